@@ -1,0 +1,48 @@
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DISTRIBUTIONS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(READY) ## set up .venv, once
+
+$(READY): requirements.txt scripts/setup.sh $(DISTRIBUTIONS)
+	@scripts/setup.sh $(PYTHON) $(VENV)
+	@touch $@
+
+demo: setup ## the whole line on real pairs: out/demo/report.html and report.json
+	@assay demo --out out/demo $(ARGS)
+
+test: setup ## all tests
+	@python -m pytest $(ARGS)
+
+lint: setup ## linters, types, import rules, contracts
+	ruff check .
+	ruff format --check .
+	lint-imports
+	buf lint
+	python scripts/generate_protos.py --check
+	mypy
+
+format: setup ## format and sort what can be
+	ruff check --fix .
+	ruff format .
+
+protos: setup ## regenerate libs/protos from protos/
+	python scripts/generate_protos.py
+
+pin: ## resolve requirements.in into requirements.txt
+	uv pip compile requirements.in --generate-hashes --python-version 3.11 --universal --no-emit-index-url -q -o requirements.txt
+
+clean: ## remove what was built and drawn
+	rm -rf $(VENV) out .assay .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.PHONY: help setup demo test lint format protos pin clean

@@ -1,0 +1,1 @@
+"""Conversations and preference pairs: types, formats, the generated set."""

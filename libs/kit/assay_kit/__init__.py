@@ -1,0 +1,1 @@
+"""What each Assay service stands on."""

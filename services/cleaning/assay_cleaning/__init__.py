@@ -1,0 +1,1 @@
+"""Labels preference pairs, turns round or drops what is wrong."""

@@ -1,0 +1,1 @@
+"""Benchmarks reward models, judges policies, runs studies."""

@@ -1,0 +1,1 @@
+"""Generates answers; best-of-N."""

@@ -1,0 +1,1 @@
+"""Scores answers with reward models."""

@@ -1,0 +1,1 @@
+"""SFT, reward models, DPO and PPO as jobs."""
