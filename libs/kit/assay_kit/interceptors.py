@@ -1,0 +1,113 @@
+"""What happens around every RPC: a span, the go-grpc-prometheus metrics, and typed errors turned into canonical codes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+from opentelemetry import propagate, trace
+from prometheus_client import Counter, Histogram
+
+from assay_kit.errors import AssayError, status_of
+from assay_kit.tracing import tracer
+
+logger = logging.getLogger(__name__)
+
+LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+STARTED = Counter("grpc_server_started", "RPCs started on the server.", _LABELS)
+HANDLED = Counter("grpc_server_handled", "RPCs completed on the server, by code.", (*_LABELS, "grpc_code"))
+HANDLING = Histogram("grpc_server_handling_seconds", "Time of an RPC on the server.", _LABELS, buckets=LATENCY_BUCKETS)
+
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Wraps every handler of the server."""
+
+    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Returns the handler with span, metrics and error mapping around it."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method.startswith(("/grpc.health.", "/grpc.reflection.")):
+            return handler
+        around = _Around(handler_call_details, handler)
+        if handler.request_streaming and handler.response_streaming:
+            make, behaviour = grpc.stream_stream_rpc_method_handler, around.stream(handler.stream_stream)
+        elif handler.response_streaming:
+            make, behaviour = grpc.unary_stream_rpc_method_handler, around.stream(handler.unary_stream)
+        elif handler.request_streaming:
+            make, behaviour = grpc.stream_unary_rpc_method_handler, around.unary(handler.stream_unary)
+        else:
+            make, behaviour = grpc.unary_unary_rpc_method_handler, around.unary(handler.unary_unary)
+        return make(behaviour, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)
+
+
+class _Around:
+    def __init__(self, details: grpc.HandlerCallDetails, handler: Any) -> None:
+        _, service, self._method = details.method.split("/")
+        streaming = {(False, False): "unary", (False, True): "server_stream", (True, False): "client_stream", (True, True): "bidi_stream"}
+        self._labels = (streaming[handler.request_streaming, handler.response_streaming], service, self._method)
+        self._name = details.method.lstrip("/")
+        metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
+        self._parent = propagate.extract(metadata)
+
+    def unary(self, behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            with tracer.start_as_current_span(self._name, context=self._parent, kind=trace.SpanKind.SERVER):
+                started = self._started()
+                try:
+                    response = await behaviour(request, context)
+                except BaseException as error:
+                    await self._failed(error, context, started)
+                    raise
+                self._handled(context.code() or grpc.StatusCode.OK, started)
+                return response
+
+        return handle
+
+    def stream(self, behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        async def handle(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            started = self._started()
+            try:
+                async for response in behaviour(request, context):
+                    yield response
+            except GeneratorExit:
+                self._handled(grpc.StatusCode.CANCELLED, started)
+                raise
+            except BaseException as error:
+                await self._failed(error, context, started)
+                raise
+            self._handled(context.code() or grpc.StatusCode.OK, started)
+
+        return handle
+
+    def _started(self) -> float:
+        STARTED.labels(*self._labels).inc()
+        return time.perf_counter()
+
+    def _handled(self, code: Any, started: float) -> None:
+        if not isinstance(code, grpc.StatusCode):
+            code = next((status for status in grpc.StatusCode if status.value[0] == code), grpc.StatusCode.UNKNOWN)
+        name = "".join(part.capitalize() for part in code.name.split("_")) if code is not grpc.StatusCode.OK else "OK"
+        HANDLED.labels(*self._labels, name).inc()
+        HANDLING.labels(*self._labels).observe(time.perf_counter() - started)
+
+    async def _failed(self, error: BaseException, context: grpc.aio.ServicerContext, started: float) -> None:
+        """Ends the call with the error's code; one that is not ours is INTERNAL, logged, and tells nothing of the inside."""
+        if isinstance(error, asyncio.CancelledError):
+            self._handled(grpc.StatusCode.CANCELLED, started)
+            return
+        if isinstance(error, grpc.aio.AbortError):
+            self._handled(context.code() or grpc.StatusCode.UNKNOWN, started)
+            return
+        if isinstance(error, AssayError):
+            self._handled(error.code, started)
+            await context.abort_with_status(rpc_status.to_status(status_of(error)))
+        self._handled(grpc.StatusCode.INTERNAL, started)
+        logger.error("%s failed", self._method, exc_info=error)
+        await context.abort(grpc.StatusCode.INTERNAL, f"{self._method} failed inside the service; its log has the details")
