@@ -1,0 +1,1 @@
+"""Where generation happens, one module a backend."""
