@@ -1,0 +1,26 @@
+"""`python -m assay_reward`: serves."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from assay_kit.settings import load_settings
+from assay_reward.settings import RewardSettings
+
+
+def main() -> int:
+    """Serves until SIGTERM; returns the exit code."""
+    settings = load_settings(RewardSettings, "reward", sys.argv[1:])
+    # Before torch and the tokenizers are imported: idle threads sleep instead of spinning, and threads are as many as was said.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
+    os.environ.setdefault("RAYON_NUM_THREADS", str(settings.threads))
+    from assay_kit.server import run
+    from assay_reward.app import reward_app
+
+    return run(reward_app(settings))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,103 @@
+"""The reward service, put together."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from prometheus_client import REGISTRY
+
+from assay.reward.v1 import reward_pb2_grpc
+from assay_kit.kafka import KafkaConnection, TopicFollower
+from assay_kit.server import App, Door, Worker
+from assay_kit.topics import QUALITY_CARDS
+from assay_reward.admin_servicer import ModelAdminServicer
+from assay_reward.cards import QualityCards
+from assay_reward.exposition import RewardCollector
+from assay_reward.models import LoadOptions
+from assay_reward.scheduler import Scheduler
+from assay_reward.scoring import Scoring
+from assay_reward.servicer import RewardServicer
+from assay_reward.settings import RewardSettings
+from assay_reward.store import ModelStore
+from assay_reward.worker import score_worker
+
+logger = logging.getLogger(__name__)
+
+CARDS_SECONDS = 10.0
+"""Longest wait at the start for the quality cards there are; without a broker the service starts without them."""
+_SEQUENCES_ON_GPU = 32
+
+
+def reward_app(settings: RewardSettings) -> App:
+    """Wires the parts; nothing starts."""
+    torch.set_num_threads(settings.threads)
+    cards = QualityCards()
+    scheduler = Scheduler(capacity=settings.reward_queue_candidates)
+    store = ModelStore(
+        remembered=settings.data_dir / "models.json", cache=settings.data_dir / "fetched-models", options=load_options(settings)
+    )
+    scoring = Scoring(
+        store=store,
+        cards=cards,
+        scheduler=scheduler,
+        max_candidates=settings.reward_max_candidates,
+        max_text_bytes=settings.reward_max_text_bytes,
+    )
+    tokenizing = ThreadPoolExecutor(settings.threads, thread_name_prefix="tokenizing")
+    collector = RewardCollector(store=store, cards=cards, scheduler=scheduler)
+    connection = KafkaConnection.from_settings(settings) if settings.kafka_bootstrap else None
+    follower = TopicFollower(connection, QUALITY_CARDS, cards.take) if connection else None
+    workers: list[Worker] = [score_worker(connection, scoring, drain_seconds=settings.drain_seconds)] if connection else []
+
+    def startup() -> None:
+        REGISTRY.register(collector)
+        scheduler.start()
+        if follower is not None:
+            follower.start()
+        store.restore()
+        if follower is not None and not follower.caught_up(CARDS_SECONDS):
+            logger.warning("the quality cards are not all read after %g s; they follow when Kafka answers", CARDS_SECONDS)
+
+    def shutdown() -> None:
+        if follower is not None:
+            follower.stop()
+        scheduler.stop()
+        tokenizing.shutdown()
+        REGISTRY.unregister(collector)
+
+    return App(
+        name="reward",
+        settings=settings,
+        doors=[
+            Door(
+                add=reward_pb2_grpc.add_RewardServiceServicer_to_server,
+                servicer=RewardServicer(
+                    scoring=scoring, store=store, cards=cards, tokenizing=tokenizing, stream_batches=settings.reward_stream_batches
+                ),
+                service_name="assay.reward.v1.RewardService",
+            ),
+            Door(
+                add=reward_pb2_grpc.add_ModelAdminServiceServicer_to_server,
+                servicer=ModelAdminServicer(store=store, cards=cards, max_candidates=scoring.max_candidates),
+                service_name="assay.reward.v1.ModelAdminService",
+            ),
+        ],
+        workers=workers,
+        startup=startup,
+        shutdown=shutdown,
+    )
+
+
+def load_options(settings: RewardSettings) -> LoadOptions:
+    """How models are put on this machine."""
+    device = settings.reward_device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return LoadOptions(
+        device=device,
+        dtype=settings.reward_dtype,
+        max_input_tokens=settings.reward_max_input_tokens,
+        sequences_per_forward=settings.reward_sequences_per_forward or (1 if device == "cpu" else _SEQUENCES_ON_GPU),
+    )

@@ -1,0 +1,129 @@
+"""Scores inputs with one model: prepares them, queues fixed units of work, gathers what comes out.
+
+How inputs are put together depends on the request alone, never on what else is in flight; the same request gives the same
+bits. Inputs of a request that are equal after the tokenizer are computed once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+import grpc
+
+from assay_kit.errors import AssayError, DeadlineExceeded
+from assay_reward.inputs import ScoreInput, ScoreOptions
+from assay_reward.models.base import Computed, Prepared, RewardModel
+from assay_reward.scheduler import NO_DEADLINE, Done, Ticket
+
+UNIT_CANDIDATES = 64
+"""Most candidates of one unit of work: what a call of higher priority may have to wait for."""
+
+
+class ScoreNotFinite(AssayError):
+    """The model gave NaN or infinity."""
+
+    code = grpc.StatusCode.INTERNAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One input's score."""
+
+    raw: float
+    prepared: Prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a call cost."""
+
+    useful_tokens: int
+    computed_tokens: int
+    padded_tokens: int
+    queue_seconds: float
+    tokenize_seconds: float
+    compute_seconds: float
+
+
+class Work:
+    """A call's inputs on their way through the device."""
+
+    def __init__(
+        self,
+        prepared: Sequence[Prepared | AssayError],
+        units: Sequence[tuple[list[Prepared], Future[Done[Computed]]]],
+        tokenize_seconds: float,
+    ) -> None:
+        self._prepared = prepared
+        self._units = units
+        self._tokenize_seconds = tokenize_seconds
+
+    @property
+    def futures(self) -> list[Future[Done[Computed]]]:
+        """To wait on; all done means `results` answers."""
+        return [future for _, future in self._units]
+
+    def cancel(self) -> None:
+        """Drops what has not reached the device."""
+        for future in self.futures:
+            future.cancel()
+
+    def results(self) -> tuple[list[Scored | AssayError], Cost]:
+        """Score or error of each input, in order; waits where the device is not done.
+
+        Raises:
+            DeadlineExceeded: the deadline passed in the queue.
+        """
+        done = [(unit, future.result()) for unit, future in self._units]
+        raw = {item: value for unit, result in done for item, value in zip(unit, result.value.raw, strict=True)}
+        scored = [item if isinstance(item, AssayError) else _scored(item, raw[item]) for item in self._prepared]
+        cost = Cost(
+            useful_tokens=sum(item.tokens for item in self._prepared if isinstance(item, Prepared)),
+            computed_tokens=sum(result.value.computed_tokens for _, result in done),
+            padded_tokens=sum(result.value.padded_tokens for _, result in done),
+            queue_seconds=min((result.queue_seconds for _, result in done), default=0.0),
+            tokenize_seconds=self._tokenize_seconds,
+            compute_seconds=sum(result.compute_seconds for _, result in done),
+        )
+        return scored, cost
+
+
+def begin(model: RewardModel, inputs: Sequence[ScoreInput], options: ScoreOptions, ticket: Ticket, deadline: float = NO_DEADLINE) -> Work:
+    """Prepares the inputs here and now, and queues them.
+
+    Args:
+        model: scores them.
+        inputs: in request order.
+        options: truncation and priority are heeded; the scale is the reply's affair.
+        ticket: room for all of them; closed on return.
+        deadline: on the clock of `time.monotonic`.
+
+    Raises:
+        DeadlineExceeded: it is past already.
+    """
+    try:
+        started = time.monotonic()
+        if deadline <= started:
+            raise DeadlineExceeded("the deadline passed before the call was begun")
+        prepared = model.prepare(inputs, options.truncation)
+        distinct = list(dict.fromkeys(item for item in prepared if isinstance(item, Prepared)))
+        units = [distinct[at : at + UNIT_CANDIDATES] for at in range(0, len(distinct), UNIT_CANDIDATES)]
+        tokenize_seconds = time.monotonic() - started
+        queued = [
+            (unit, ticket.submit(partial(model.score, unit), cost=len(unit), priority=options.priority, deadline=deadline))
+            for unit in units
+        ]
+        return Work(prepared, queued, tokenize_seconds)
+    finally:
+        ticket.close()
+
+
+def _scored(prepared: Prepared, raw: float) -> Scored | AssayError:
+    if not math.isfinite(raw):
+        return ScoreNotFinite(f"the model's score is {raw}")
+    return Scored(raw=raw, prepared=prepared)

@@ -1,0 +1,73 @@
+"""A model in memory under a name, and how the list shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from assay_data.fingerprints import Fingerprint
+from assay_reward.models import RewardModel
+
+
+class State(Enum):
+    """Where a model stands."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model in memory, under a name."""
+
+    name: str
+    revision: str
+    uri: str
+    model: RewardModel
+    fingerprint: Fingerprint
+    loaded_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A model as the list shows it."""
+
+    name: str
+    revision: str
+    uri: str
+    state: State
+    fingerprint: str = ""
+    """Of the model's content; of what was loaded before the start where it FAILED."""
+    loaded: LoadedModel | None = None
+    failure: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+class Lease:
+    """Holds a model for a call; what is unloaded waits for its leases."""
+
+    def __init__(self, loaded: LoadedModel, release: Callable[[], None]) -> None:
+        self.loaded = loaded
+        self._release: Callable[[], None] | None = release
+
+    def release(self) -> None:
+        """Gives it back; again does nothing."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+
+def ready(loaded: LoadedModel) -> Entry:
+    """The entry of a model that scores."""
+    return Entry(
+        name=loaded.name,
+        revision=loaded.revision,
+        uri=loaded.uri,
+        state=State.READY,
+        fingerprint=loaded.fingerprint.fingerprint,
+        loaded=loaded,
+    )

@@ -1,0 +1,125 @@
+"""From this service's own values to the messages of the contract."""
+
+from __future__ import annotations
+
+import math
+from importlib.metadata import version
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from assay.common.v1 import common_pb2
+from assay.reward.v1 import reward_pb2
+from assay_kit.errors import FailedPrecondition
+from assay_reward.engine import Cost, Scored
+from assay_reward.inputs import Scale
+from assay_reward.loaded import Entry, LoadedModel, State
+
+ENGINE_VERSION = f"assay-reward {version('assay-reward')}, torch {version('torch')}, transformers {version('transformers')}"
+
+_SCALES = {
+    Scale.RAW: reward_pb2.SCORE_SCALE_RAW,
+    Scale.STANDARDIZED: reward_pb2.SCORE_SCALE_STANDARDIZED,
+    Scale.CALIBRATED: reward_pb2.SCORE_SCALE_CALIBRATED,
+}
+_STATES = {
+    State.LOADING: reward_pb2.MODEL_STATE_LOADING,
+    State.READY: reward_pb2.MODEL_STATE_READY,
+    State.DRAINING: reward_pb2.MODEL_STATE_DRAINING,
+    State.FAILED: reward_pb2.MODEL_STATE_FAILED,
+}
+
+
+def check_scale(scale: Scale, card: common_pb2.QualityCard | None, model: str) -> None:
+    """Raises FailedPrecondition where the scale needs what was not measured."""
+    if scale is Scale.RAW:
+        return
+    if card is None:
+        raise FailedPrecondition(f"model {model} has no quality card, so only RAW scores; measure it with the evaluation service first")
+    if scale is Scale.STANDARDIZED and not card.std > 0:
+        raise FailedPrecondition(f"the quality card of model {model} has no std above 0, so it has no STANDARDIZED scores")
+    if scale is Scale.CALIBRATED and not card.temperature > 0:
+        raise FailedPrecondition(f"the quality card of model {model} has no temperature above 0, so it has no CALIBRATED scores")
+
+
+def on_scale(raw: float, scale: Scale, card: common_pb2.QualityCard | None) -> float:
+    """The value of a raw score on a scale that `check_scale` let pass."""
+    if card is None or scale is Scale.RAW:
+        return raw
+    if scale is Scale.STANDARDIZED:
+        return (raw - card.mean) / card.std
+    return 0.5 * (1.0 + math.tanh(0.5 * (raw - card.mean) / card.temperature))
+
+
+def score_message(identity: str, scored: Scored, scale: Scale, card: common_pb2.QualityCard | None) -> reward_pb2.Score:
+    """One score."""
+    prepared = scored.prepared
+    return reward_pb2.Score(
+        id=identity,
+        value=on_scale(scored.raw, scale, card),
+        raw=scored.raw,
+        scale=_SCALES[scale],
+        prompt_tokens=prepared.prompt_tokens,
+        response_tokens=prepared.response_tokens,
+        truncated=prepared.tokens_dropped > 0,
+        tokens_dropped=prepared.tokens_dropped,
+    )
+
+
+def provenance_message(loaded: LoadedModel, card: common_pb2.QualityCard | None) -> reward_pb2.Provenance:
+    """Enough to reproduce a score of the model."""
+    return reward_pb2.Provenance(
+        model=loaded.name,
+        revision=loaded.revision,
+        weights_sha256=loaded.fingerprint.weights_sha256,
+        tokenizer_sha256=loaded.fingerprint.tokenizer_sha256,
+        chat_template_sha256=loaded.fingerprint.chat_template_sha256,
+        fingerprint=loaded.fingerprint.fingerprint,
+        dtype=loaded.model.dtype,
+        engine_version=ENGINE_VERSION,
+        mean=card.mean if card else 0.0,
+        std=card.std if card else 0.0,
+        has_quality_card=card is not None,
+    )
+
+
+def usage_message(cost: Cost) -> reward_pb2.Usage:
+    """What a call cost."""
+    return reward_pb2.Usage(
+        useful_tokens=cost.useful_tokens,
+        computed_tokens=cost.computed_tokens,
+        padded_tokens=cost.padded_tokens,
+        queue_time=_duration(cost.queue_seconds),
+        tokenize_time=_duration(cost.tokenize_seconds),
+        compute_time=_duration(cost.compute_seconds),
+    )
+
+
+def model_message(entry: Entry, card: common_pb2.QualityCard | None, *, max_candidates: int) -> reward_pb2.ModelInfo:
+    """One model, with its quality card."""
+    info = reward_pb2.ModelInfo(
+        name=entry.name,
+        revision=entry.revision,
+        uri=entry.uri,
+        state=_STATES[entry.state],
+        max_candidates=max_candidates,
+        aliases=entry.aliases,
+        failure=entry.failure,
+    )
+    loaded = entry.loaded
+    if loaded is not None:
+        loaded_at = timestamp_pb2.Timestamp()
+        loaded_at.FromNanoseconds(round(loaded.loaded_at * 1e9))
+        info.kind = loaded.model.kind
+        info.architecture = loaded.model.architecture
+        info.max_input_tokens = loaded.model.max_input_tokens
+        info.provenance.CopyFrom(provenance_message(loaded, card))
+        info.loaded_at.CopyFrom(loaded_at)
+    if card is not None:
+        info.quality_card.CopyFrom(card)
+    return info
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(round(max(seconds, 0.0) * 1e9))
+    return duration

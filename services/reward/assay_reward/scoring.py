@@ -1,0 +1,181 @@
+"""What both doors do with a request to score: check it, begin it, and make the reply of what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from assay.common.v1 import common_pb2
+from assay.reward.v1 import reward_pb2
+from assay_kit.errors import AssayError, InvalidArgument, item_error
+from assay_reward import metrics
+from assay_reward.cards import QualityCards
+from assay_reward.engine import Cost, Scored, ScoreNotFinite, Work, begin
+from assay_reward.inputs import Scale, ScoreInput, ScoreOptions
+from assay_reward.loaded import Lease, LoadedModel
+from assay_reward.replies import check_scale, provenance_message, score_message, usage_message
+from assay_reward.requests import MAX_ITEMS, Violations, batch_inputs, group_inputs, options_of
+from assay_reward.scheduler import NO_DEADLINE, Scheduler, Ticket
+from assay_reward.store import ModelStore
+
+Reply = TypeVar("Reply")
+
+
+class Call(Generic[Reply]):
+    """A request that has been checked and has room in the queue.
+
+    `begin` does the work of template and tokenizer, `reply` gives the answer once the futures of the work are done; `close`
+    must follow, whatever happened.
+    """
+
+    def __init__(self, lease: Lease, ticket: Ticket, start: Callable[[], Work], answer: Callable[[Work], Reply]) -> None:
+        self._lease = lease
+        self._ticket = ticket
+        self._start = start
+        self._answer = answer
+
+    def begin(self) -> Work:
+        """Prepares and queues; blocks for as long as the tokenizer takes."""
+        return self._start()
+
+    def reply(self, work: Work) -> Reply:
+        """The answer."""
+        return self._answer(work)
+
+    def close(self) -> None:
+        """Gives back the model, and room that was not used."""
+        self._ticket.close()
+        self._lease.release()
+
+
+class Scoring:
+    """The models, the cards and the device, put to use."""
+
+    def __init__(self, *, store: ModelStore, cards: QualityCards, scheduler: Scheduler, max_candidates: int, max_text_bytes: int) -> None:
+        self._store = store
+        self._cards = cards
+        self._scheduler = scheduler
+        self.max_candidates = min(max_candidates, scheduler.capacity)
+        self.max_text_bytes = max_text_bytes
+
+    def group(
+        self, request: reward_pb2.ScoreGroupRequest, *, door: str, deadline: float = NO_DEADLINE, wait_seconds: float = 0.0
+    ) -> Call[reward_pb2.ScoreGroupResponse]:
+        """Takes a group.
+
+        Args:
+            request: the group.
+            door: "grpc" or "kafka", for the metrics.
+            deadline: on the clock of `time.monotonic`.
+            wait_seconds: longest wait for room in the queue.
+
+        Raises:
+            AssayError: of the kind that the contract names.
+        """
+        found = Violations()
+        options = options_of(request.options, found)
+        inputs = group_inputs(request, max_candidates=self.max_candidates, max_bytes=self.max_text_bytes, found=found)
+        found.check()
+        lease, card = self._leased(request.model, options.scale)
+
+        def answer(work: Work) -> reward_pb2.ScoreGroupResponse:
+            results, cost = work.results()
+            scored = _all_scored(inputs, results, lease.loaded.name)
+            self._count(lease.loaded, door, scored, cost)
+            scores = [score_message(item.id, result, options.scale, card) for item, result in zip(inputs, scored, strict=True)]
+            return reward_pb2.ScoreGroupResponse(
+                scores=scores,
+                best_index=max(range(len(scored)), key=lambda index: (scored[index].raw, -index)),
+                provenance=provenance_message(lease.loaded, card),
+                usage=usage_message(cost),
+                request_id=request.request_id,
+            )
+
+        return self._call(lease, inputs, options, deadline, wait_seconds, answer)
+
+    def batch(
+        self, request: reward_pb2.ScoreBatchRequest, *, door: str, deadline: float = NO_DEADLINE, wait_seconds: float = 0.0
+    ) -> Call[reward_pb2.ScoreBatchResponse]:
+        """Takes a batch; an item that is wrong has its error in the reply. As `group` otherwise."""
+        found = Violations()
+        options = options_of(request.options, found)
+        max_items = min(MAX_ITEMS, self._scheduler.capacity)
+        items = batch_inputs(request, max_items=max_items, max_bytes=self.max_text_bytes, found=found)
+        found.check()
+        lease, card = self._leased(request.model, options.scale)
+        inputs = [item for item in items if isinstance(item, ScoreInput)]
+
+        def answer(work: Work) -> reward_pb2.ScoreBatchResponse:
+            results, cost = work.results()
+            self._count(lease.loaded, door, [result for result in results if isinstance(result, Scored)], cost)
+            coming = iter(results)
+            outcomes = [item if isinstance(item, AssayError) else next(coming) for item in items]
+            return reward_pb2.ScoreBatchResponse(
+                results=[
+                    _result(item.id, f"items[{index}]", outcome, options.scale, card)
+                    for index, (item, outcome) in enumerate(zip(request.items, outcomes, strict=True))
+                ],
+                provenance=provenance_message(lease.loaded, card),
+                usage=usage_message(cost),
+                request_id=request.request_id,
+            )
+
+        return self._call(lease, inputs, options, deadline, wait_seconds, answer)
+
+    def _leased(self, selector: common_pb2.ModelSelector, scale: Scale) -> tuple[Lease, common_pb2.QualityCard | None]:
+        lease = self._store.lease(selector.name, selector.revision)
+        card = self._cards.get(lease.loaded.fingerprint.fingerprint)
+        try:
+            check_scale(scale, card, lease.loaded.name)
+        except AssayError:
+            lease.release()
+            raise
+        return lease, card
+
+    def _call(
+        self,
+        lease: Lease,
+        inputs: Sequence[ScoreInput],
+        options: ScoreOptions,
+        deadline: float,
+        wait_seconds: float,
+        answer: Callable[[Work], Reply],
+    ) -> Call[Reply]:
+        try:
+            ticket = self._scheduler.admit(len(inputs), wait_seconds=wait_seconds)
+        except AssayError:
+            lease.release()
+            raise
+        return Call(lease, ticket, lambda: begin(lease.loaded.model, inputs, options, ticket, deadline), answer)
+
+    def _count(self, loaded: LoadedModel, door: str, scored: Sequence[Scored], cost: Cost) -> None:
+        metrics.CANDIDATES.labels(loaded.name, door).inc(len(scored))
+        metrics.TRUNCATED.labels(loaded.name).inc(sum(result.prepared.tokens_dropped > 0 for result in scored))
+        for kind, tokens in (("useful", cost.useful_tokens), ("computed", cost.computed_tokens), ("padded", cost.padded_tokens)):
+            metrics.TOKENS.labels(loaded.name, kind).inc(tokens)
+        score = metrics.SCORE.labels(loaded.name)
+        for result in scored:
+            score.observe(result.raw)
+
+
+def _all_scored(inputs: Sequence[ScoreInput], results: Sequence[Scored | AssayError], model: str) -> list[Scored]:
+    """The scores, or one error that names every candidate that has none."""
+    wrong: list[tuple[str, str]] = []
+    for item, result in zip(inputs, results, strict=True):
+        if isinstance(result, InvalidArgument):
+            wrong += [(f"{item.path}.{field}", description) for field, description in result.violations]
+        elif isinstance(result, ScoreNotFinite):
+            raise ScoreNotFinite(f"model {model}, {item.path}: {result.message}")
+        elif isinstance(result, AssayError):
+            raise result
+    if wrong:
+        raise InvalidArgument.many(wrong)
+    return [result for result in results if isinstance(result, Scored)]
+
+
+def _result(
+    identity: str, path: str, outcome: Scored | AssayError, scale: Scale, card: common_pb2.QualityCard | None
+) -> reward_pb2.ScoreResult:
+    if isinstance(outcome, AssayError):
+        return reward_pb2.ScoreResult(id=identity, error=item_error(outcome, path))
+    return reward_pb2.ScoreResult(id=identity, score=score_message(identity, outcome, scale, card))

@@ -1,0 +1,30 @@
+"""Settings of the reward service."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from assay_kit.settings import ServiceSettings
+
+
+class RewardSettings(ServiceSettings):
+    """What the reward service can be told, besides what every service can."""
+
+    reward_queue_candidates: int = Field(default=8192, ge=1)
+    """Most candidates waiting or on the device; a call beyond that is RESOURCE_EXHAUSTED at once."""
+    reward_max_candidates: int = Field(default=256, ge=1, le=4096)
+    """Most candidates of one group."""
+    reward_max_input_tokens: int = Field(default=0, ge=0)
+    """Longest input in tokens, where the model itself takes more; 0 leaves it to the model."""
+    reward_max_text_bytes: int = Field(default=1024 * 1024, ge=1)
+    """Largest text of one candidate or item with its conversation, in bytes of UTF-8."""
+    reward_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of sequence classifiers; auto takes a GPU where there is one."""
+    reward_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights on the device."""
+    reward_sequences_per_forward: int = Field(default=0, ge=0, le=64)
+    """Sequences padded together in one forward; 0: one on a CPU, where a score then has the same bits in any company, and 32 on a GPU."""
+    reward_stream_batches: int = Field(default=16, ge=1)
+    """Batches of one ScoreStream that are worked on at a time."""
