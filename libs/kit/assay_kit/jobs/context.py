@@ -188,7 +188,10 @@ class JobContext:
 
         try:
             outcome = DBOS.run_step({"name": name}, remembered)
-        except dbos_error.DBOSWorkflowCancelledError as error:
+        except (dbos_error.DBOSWorkflowCancelledError, dbos_error.DBOSWorkflowConflictIDError) as error:
+            if not outside(self._jobs.ended, self.job_id):
+                raise
+            self._cancelled = True
             raise JobCancelled(f"job {self.job_id} was cancelled") from error
         if "error" in outcome:
             raise live[0] if live else _error_again(outcome["error"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID, WorkflowStatus
+from dbos import error as dbos_error
 
 from assay.jobs.v1 import jobs_pb2
 from assay_kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -30,6 +31,10 @@ Run = Callable[[JobContext, dict[str, Any]], dict[str, Any]]
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _POLL_SECONDS = 0.2
 _NAMES_SHOWN = 20
+
+
+class JobFailed(Exception):
+    """What DBOS is told of a job that FAILED."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +135,7 @@ class Jobs:
         dbos_logger = logging.getLogger("dbos")
         if not dbos_logger.handlers:
             dbos_logger.addHandler(logging.NullHandler())  # else DBOS adds a console handler of its own and stops the propagation
+        dbos_logger.addFilter(_unless_said)
         DBOS(
             config={
                 "name": f"assay-{self.service}",
@@ -334,7 +340,7 @@ class Jobs:
         context.flush()
         self.log.append(event, result=result)
         if event.state == jobs_pb2.JOB_STATE_FAILED:
-            raise RuntimeError(event.error)
+            raise JobFailed(event.error)
 
     # Helpers
 
@@ -377,3 +383,9 @@ class Jobs:
             event.error = job.error
             self.log.append(event)
         return job
+
+
+def _unless_said(record: logging.LogRecord) -> bool:
+    """Drops DBOS's stack traces of jobs that failed or were cancelled: the log of the jobs has said so."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, JobFailed | dbos_error.DBOSAwaitedWorkflowCancelledError)
