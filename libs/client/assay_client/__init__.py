@@ -1,1 +1,14 @@
-"""Python client of Assay's services."""
+"""Python client of Assay's services: light, no torch, no Kafka.
+
+from assay_client import AssayClient, Endpoints
+
+with AssayClient(Endpoints.from_environment()) as assay:
+    answer = assay.reward.score_group([{"role": "user", "content": "Hello?"}], ["Hi!", "No."])
+"""
+
+from assay_client.client import AssayClient
+from assay_client.endpoints import Endpoints
+from assay_client.errors import AssayClientError, ItemFailed, JobFailed
+from assay_client.jobs import JobsClient, wait_for_job
+
+__all__ = ["AssayClient", "AssayClientError", "Endpoints", "ItemFailed", "JobFailed", "JobsClient", "wait_for_job"]
