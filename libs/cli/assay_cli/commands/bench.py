@@ -1,0 +1,52 @@
+"""`assay bench`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from assay_cli.commands.common import DEFAULT_DATA_DIR, AsJson, DataDir, Wait, absolute_uri, connect, kept_or_new
+from assay_cli.output import console, print_json, print_table
+
+
+def bench(
+    reward_models: Annotated[list[str], typer.Argument(help="Names of models at the reward service.")],
+    data: Annotated[str, typer.Option(help="Held-out preference pairs: a file, a folder or a hub id.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for benchmark.json and scores.jsonl.")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="At most this many pairs; 0 for all.")] = 0,
+    publish: Annotated[bool, typer.Option("--publish/--no-publish", help="Publish the quality cards.")] = True,
+    job_id: Annotated[str, typer.Option(help="Job id; asking twice with one id is asking once.")] = "",
+    wait: Wait = True,
+    as_json: AsJson = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Measure reward models on held-out pairs: accuracy with interval, baselines, paired tests; publish their quality cards.
+
+    Example: `assay bench my-rm other-rm --data held-out.jsonl`
+    """
+    with connect(data_dir) as client:
+        job = client.evaluation.create_benchmark_job(
+            reward_models,
+            absolute_uri(data),
+            output_uri=absolute_uri(output, must_exist=False) if output else "",
+            publish_cards=publish,
+            limit=limit,
+            job_id=job_id,
+        )
+        result = kept_or_new(job, wait=wait, as_json=as_json, client=client, service="evaluation")
+    if result is None:
+        return
+    if as_json:
+        print_json(result)
+        return
+    print_table(
+        "Reward models on held-out pairs",
+        ["reward model", "accuracy", "95 % interval", "ties", "n"],
+        [
+            [row["name"], row["accuracy"], "[{:.3f}, {:.3f}]".format(*row["accuracy_interval"]), int(row["ties"]), int(row["n"])]
+            for row in result["leaderboard"]
+        ],
+    )
+    for finding in result.get("findings", []):
+        console.print(f"• {finding}", markup=False)

@@ -1,0 +1,32 @@
+"""`assay demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay_cli.demo import run_demo
+from assay_cli.output import print_json
+
+
+def demo(
+    data: Annotated[
+        str | None, typer.Option(help="Preference pairs: a file, a folder or a hub id. Else HH-RLHF from a hub, else a generated set.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and the run's state.")] = Path("out/demo"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted demo.")] = False,
+    study: Annotated[Path | None, typer.Option(help="Another study of the same shape (YAML) instead of the demo's own.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Also print report.json at the end.")] = False,
+) -> None:
+    """Run the whole line: clean pairs, grade reward models, align policies with them, report.
+
+    Starts a stack of its own and stops it at the end. About six minutes on two cores.
+
+    Example: `assay demo --data harmless-base-test.jsonl.gz`
+    """
+    report = run_demo(data=data, out=out, resume=resume, study=study)
+    if as_json:
+        print_json(json.loads(report.read_text()))

@@ -1,0 +1,101 @@
+"""How the command line speaks: tables for people, JSON for scripts, errors that say what to do next, exit codes that mean something."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+
+from assay_client.errors import AssayClientError, JobFailed
+from assay_data.errors import DataError
+
+EXIT_FAILED = 1
+"""The work was done wrong or not at all: a job failed, a check did not pass."""
+EXIT_BAD_INPUT = 2
+"""What was asked for is wrong: a flag, a file, a name."""
+EXIT_UNAVAILABLE = 3
+"""A service is away or has no room."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C."""
+
+console = Console(highlight=False)
+complaints = Console(stderr=True, highlight=False)
+
+_BAD_INPUT = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "OUT_OF_RANGE", "UNIMPLEMENTED"}
+_UNAVAILABLE = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+_NEXT = {
+    "UNAVAILABLE": "Is the stack up? `assay up` starts it, `assay doctor` looks at it.",
+    "RESOURCE_EXHAUSTED": "The service has no room now; try again in a moment.",
+    "NOT_FOUND": "`assay models list` and `assay jobs list` show what there is.",
+}
+
+
+def print_json(value: Any) -> None:
+    """Prints a value, or protobuf messages within lists, as JSON on stdout."""
+    json.dump(_plain(value), sys.stdout, ensure_ascii=False, indent=2)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return MessageToDict(value, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table; numbers are set to the right."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    shown = [[_cell(value) for value in row] for row in rows]
+    for index, column in enumerate(columns):
+        numeric = bool(shown) and all(_is_number(row[index]) for row in shown)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in shown:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _is_number(text: str) -> bool:
+    return not text or text[0].isdigit() or text[0] in "-+." or text == "–"
+
+
+def fail(message: str, code: int, hint: str = "") -> typer.Exit:
+    """Says what is wrong on stderr; raise what it returns."""
+    complaints.print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True)
+    if hint:
+        complaints.print(f"[dim]{_escaped(hint)}[/]", soft_wrap=True)
+    return typer.Exit(code)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+@contextlib.contextmanager
+def told_plainly() -> Iterator[None]:
+    """Turns the errors of the services into one line on stderr and an exit code."""
+    try:
+        yield
+    except JobFailed as error:
+        raise fail(error.message, EXIT_FAILED) from error
+    except AssayClientError as error:
+        name = error.code.name
+        code = EXIT_BAD_INPUT if name in _BAD_INPUT else EXIT_UNAVAILABLE if name in _UNAVAILABLE else EXIT_FAILED
+        raise fail(f"{name}: {error.message}", code, _NEXT.get(name, "")) from error
+    except DataError as error:
+        raise fail(str(error), EXIT_BAD_INPUT) from error

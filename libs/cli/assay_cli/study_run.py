@@ -1,0 +1,43 @@
+"""Following a study until it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from assay.jobs.v1 import jobs_pb2
+from assay_cli.output import console
+from assay_cli.study_view import StudyView
+from assay_client.client import AssayClient
+from assay_client.errors import JobFailed
+from assay_client.messages import plain
+
+_ENDED = {jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_CANCELLED}
+LOOK_EVERY_SECONDS = 0.5
+
+
+def follow_study(client: AssayClient, job_id: str, *, on_stage: Callable[[str, str, dict[str, Any]], None] | None = None) -> None:
+    """Shows a study's stages until it ends.
+
+    Args:
+        client: with patience, so that a restart of the evaluation service does not end the view.
+        job_id: the study's job.
+        on_stage: called with name, kind and result of each stage that has succeeded.
+
+    Raises:
+        JobFailed: the study failed or was cancelled.
+    """
+    jobs = client.jobs("evaluation")
+    with StudyView(console) as view:
+        while True:
+            study = client.evaluation.get_study(job_id)
+            kinds = {stage.name: stage.kind for stage in study.stages}
+            for name in view.update(study.stages):
+                if on_stage is not None:
+                    on_stage(name, kinds[name], plain(jobs.get(f"{job_id}.{name}").result))
+            if study.job.state in _ENDED:
+                break
+            time.sleep(LOOK_EVERY_SECONDS)
+    if study.job.state != jobs_pb2.JOB_STATE_SUCCEEDED:
+        raise JobFailed(study.job)
