@@ -268,6 +268,20 @@ def local_path(uri: str, *, cache: Path | None = None) -> Path:
     return target
 
 
+def version_of(uri: str) -> str:
+    """A text that changes when the file changes: its size and time, or the object store's own tag.
+
+    Raises:
+        DataError: where there is no such file.
+    """
+    with _missing_is_a_data_error(uri):
+        if is_local(uri):
+            stat = path_of(uri).stat()
+            return f"{stat.st_mtime_ns} {stat.st_size} {stat.st_ino}"
+        filesystem, path = _remote(uri)
+        return str(filesystem.ukey(path))
+
+
 def _remote(uri: str) -> tuple[Any, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
