@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from prometheus_client import REGISTRY
+from transformers.utils import logging as transformers_logging
 
 from assay.reward.v1 import reward_pb2_grpc
 from assay_kit.kafka import KafkaConnection, TopicFollower
@@ -33,6 +34,7 @@ _SEQUENCES_ON_GPU = 32
 def reward_app(settings: RewardSettings) -> App:
     """Wires the parts; nothing starts."""
     torch.set_num_threads(settings.threads)
+    transformers_logging.disable_progress_bar()
     cards = QualityCards()
     scheduler = Scheduler(capacity=settings.reward_queue_candidates)
     store = ModelStore(

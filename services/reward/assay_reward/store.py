@@ -18,7 +18,7 @@ from assay_data.errors import DataError
 from assay_data.fingerprints import Fingerprint, fingerprint_folder
 from assay_kit.errors import AssayError, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from assay_reward.loaded import Entry, Lease, LoadedModel, State, ready
-from assay_reward.models import LoadOptions, load_folder
+from assay_reward.models import LoadOptions, kind_of, load_folder
 from assay_reward.remembered import RememberedModel, read_remembered, write_remembered
 from assay_reward.sources import folder_of, settled_uri
 
@@ -176,6 +176,7 @@ class ModelStore:
     def _read_model(self, name: str, uri: str, revision: str, before: Entry | None) -> LoadedModel:
         uri = settled_uri(uri)
         folder = folder_of(uri, self._cache)
+        kind_of(folder)
         found = _fingerprint(folder)
         there = before.loaded if before is not None else None
         if there is not None and there.uri == uri and there.fingerprint == found and revision in ("", there.revision):
