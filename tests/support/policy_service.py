@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from assay_kit.server import running
-from assay_policy.__main__ import app_of
-from assay_policy.settings import PolicySettings
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from assay.common.v1 import common_pb2
 from assay.policy.v1 import policy_pb2, policy_pb2_grpc
+from assay_kit.server import running
+from assay_policy.__main__ import app_of
+from assay_policy.settings import PolicySettings
 
 _LARGE = [("grpc.max_receive_message_length", 64 * 1024 * 1024), ("grpc.max_send_message_length", 64 * 1024 * 1024)]
 

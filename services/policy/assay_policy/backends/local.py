@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from assay_kit.errors import AssayError, InvalidArgument
 from assay_policy.decoding import Chunk, Decoded, answer_log_probs, decode
@@ -59,15 +60,20 @@ class LocalBackend:
         Raises:
             InvalidArgument: there is no causal LM in it that this backend can run; says what is missing.
         """
+        disable_progress_bar()  # the log is for lines
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(dtype, torch_device)).to(torch_device).eval()
+            model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(dtype, torch_device), output_loading_info=True)
         except (OSError, ValueError, KeyError) as error:
             raise InvalidArgument("uri", f"no causal language model that transformers can read: {error}") from error
+        if absent := sorted(report["missing_keys"]):
+            raise InvalidArgument("uri", f"no causal language model: the checkpoint lacks {', '.join(absent[:3])}")
         missing = [name for name in _NEEDED if name not in inspect.signature(model.forward).parameters]
         if missing:
             raise InvalidArgument("uri", f"{type(model).__name__} does not take {', '.join(missing)}; load it through a generation server")
-        return cls(model=model, tokenizer=tokenizer, fingerprint=fingerprint, device=device, chunk_answers=chunk_answers)
+        return cls(
+            model=model.to(torch_device).eval(), tokenizer=tokenizer, fingerprint=fingerprint, device=device, chunk_answers=chunk_answers
+        )
 
     @property
     def facts(self) -> Facts:
