@@ -6,7 +6,6 @@ request goes out. So a run that was killed in the middle finds the answers that 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from assay_data.conversations import Message
 from assay_data.storage import exists, join_uri, read_json, read_jsonl, write_json, write_jsonl
 from assay_data.wire import messages_to_proto
 from assay_evaluation.metrics import SCORED
+from assay_evaluation.refusals import RefusalWatch
 from assay_evaluation.statistics import Floats
 from assay_kit.errors import FailedPrecondition
 from assay_kit.kafka import EventProducer, KafkaConnection, Record, collect, end_offsets
@@ -27,8 +27,6 @@ from assay_kit.topics import DEAD_LETTERS, REWARDS_REQUESTED, REWARDS_SCORED, To
 
 RUN_HEADER = "assay-run"
 TIMEOUT_SECONDS = 900.0
-STALL_SECONDS = 20.0
-_LOOK_SECONDS = 2.0
 SCORE_DIGITS = 6
 
 
@@ -123,14 +121,14 @@ class BulkScorer:
             self._producer.flush(120.0)
             write_json(sent_uri, {"requests": len(numbers)})
         answers: dict[int, dict[str, Any]] = {}
-        newest = time.monotonic()
+        refusals = RefusalWatch(self._connection, REWARDS_REQUESTED, start=refused_start, ours=lambda letter: _ours(letter, numbers))
 
         def wanted(record: Record) -> bool:
             response = record.message
             if response is None or response.request_id not in numbers:
                 return False
-            nonlocal newest
-            index, newest = numbers[response.request_id], time.monotonic()
+            refusals.answered()
+            index = numbers[response.request_id]
             if index not in answers:
                 SCORED.inc()
                 answers[index] = {
@@ -141,11 +139,8 @@ class BulkScorer:
             return False
 
         def until() -> bool:
-            nonlocal newest
             progress(len(answers), len(numbers))
-            if time.monotonic() - newest > STALL_SECONDS:
-                self._raise_refused(numbers, refused_start)
-                newest = time.monotonic()
+            refusals.check()
             return len(answers) == len(numbers)
 
         try:
@@ -162,22 +157,13 @@ class BulkScorer:
             write_json(uri, {str(number): offset for number, offset in end_offsets(self._connection, topic).items()})
         return {int(number): offset for number, offset in read_json(uri).items()}
 
-    def _raise_refused(self, numbers: Mapping[str, int], start: Mapping[int, int]) -> None:
-        assert self._connection is not None
 
-        def ours(record: Record) -> bool:
-            if record.message is None or record.message.topic != REWARDS_REQUESTED.name:
-                return False
-            try:
-                request = reward_pb2.ScoreGroupRequest.FromString(record.message.payload)
-            except DecodeError:
-                return False
-            if request.request_id in numbers:
-                raise FailedPrecondition(f"the reward service refused request {request.request_id}: {record.message.error}")
-            return False
-
-        stop = time.monotonic() + _LOOK_SECONDS
-        collect(self._connection, DEAD_LETTERS, start=start, wanted=ours, until=lambda: time.monotonic() > stop, timeout_s=60)
+def _ours(letter: common_pb2.DeadLetter, numbers: Mapping[str, int]) -> str:
+    try:
+        request = reward_pb2.ScoreGroupRequest.FromString(letter.payload)
+    except DecodeError:
+        return ""
+    return f"scoring request {request.request_id}" if request.request_id in numbers else ""
 
 
 def _request(group: Group, model: str, request_id: str) -> reward_pb2.ScoreGroupRequest:

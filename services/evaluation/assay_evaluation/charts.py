@@ -54,12 +54,12 @@ def leaderboard_chart(reward_models: Sequence[Mapping[str, Any]], baselines: Map
     ]
     order = [row["model"] for row in rows]
     base = alt.Chart(alt.InlineData(values=rows)).encode(y=alt.Y("model:N", sort=order, title=None))
-    scale = alt.Scale(domain=[min([0.4, *(r["low"] for r in rows)]), max([0.8, *(r["high"] for r in rows)])], nice=True)
+    scale = alt.Scale(domain=[min([0.4, *(r["low"] for r in rows)]), max([0.8, *(r["high"] for r in rows)])], zero=False, nice=True)
     bars = base.mark_rule(strokeWidth=3, color=MODEL_COLORS[0]).encode(
         x=alt.X("low:Q", scale=scale, title="accuracy, with 95 % interval"), x2="high:Q"
     )
     points = base.mark_point(filled=True, size=90, color=MODEL_COLORS[0], opacity=1).encode(
-        x="accuracy:Q",
+        x=alt.X("accuracy:Q", scale=scale),
         tooltip=[
             "model:N",
             "n:Q",
@@ -76,7 +76,7 @@ def leaderboard_chart(reward_models: Sequence[Mapping[str, Any]], baselines: Map
         alt.Chart(alt.InlineData(values=lines))
         .mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
         .encode(
-            x="accuracy:Q",
+            x=alt.X("accuracy:Q", scale=scale, title="accuracy, with 95 % interval"),
             color=alt.Color(
                 "baseline:N",
                 scale=alt.Scale(domain=[line["baseline"] for line in lines], range=[QUIET, "#d9942b"]),

@@ -8,7 +8,7 @@ from typing import Any
 from assay.evaluation.v1 import evaluation_pb2, evaluation_pb2_grpc
 from assay_evaluation.cards import CardStore
 from assay_evaluation.measurements import BENCHMARK, POLICY_EVALUATION, benchmark_spec, policy_evaluation_spec
-from assay_evaluation.studies import Studies, planned_stage
+from assay_evaluation.studies import Studies, check_output_uri, planned_stage
 from assay_evaluation.study import Plan, StudyError, parse_study
 from assay_kit.errors import InvalidArgument, NotFound
 from assay_kit.jobs import Jobs
@@ -42,8 +42,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
     async def CreateStudyJob(self, request: evaluation_pb2.CreateStudyJobRequest, context: Any) -> evaluation_pb2.CreateStudyJobResponse:
         """Starts a study."""
         plan = _plan(request.study_yaml)
-        if not request.output_uri:
-            raise InvalidArgument("output_uri", "missing; a folder for the report and what the stages make is wanted")
+        check_output_uri(request.output_uri)
         job = await asyncio.to_thread(self._studies.submit, plan=plan, output_uri=request.output_uri, job_id=request.job_id)
         return evaluation_pb2.CreateStudyJobResponse(job=job)
 

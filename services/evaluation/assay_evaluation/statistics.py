@@ -153,8 +153,8 @@ def paired_difference(first: Sequence[float] | Floats, second: Sequence[float] |
         raise ValueError(f"a paired difference needs two items or more on both sides, got {a.size} and {b.size}")
     difference = a - b
     estimate = mean(difference)
-    if float(difference.std()) == 0.0:
-        return MeanDifference(estimate=estimate, p_value=1.0 if estimate.value == 0 else 0.0)
+    if float(difference.std()) <= 1e-12 * max(1.0, abs(estimate.value)):
+        return MeanDifference(estimate=estimate, p_value=1.0 if abs(estimate.value) <= 1e-12 else 0.0)
     return MeanDifference(estimate=estimate, p_value=float(stats.ttest_rel(a, b).pvalue))
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from assay.evaluation.v1 import evaluation_pb2
 from assay.jobs.v1 import jobs_pb2
-from assay_data.storage import join_uri
+from assay_data.errors import DataError
+from assay_data.storage import is_local, join_uri, path_of
 from assay_evaluation.metrics import STAGE_SECONDS, STAGES
 from assay_evaluation.stages import RUNS
 from assay_evaluation.stages.context import StageContext
@@ -146,6 +147,25 @@ class Studies:
 def stage_id(study_id: str, name: str) -> str:
     """Job id of a stage."""
     return f"{study_id}.{name}"
+
+
+def check_output_uri(uri: str) -> None:
+    """Checks the folder of a study's outputs.
+
+    Raises:
+        InvalidArgument: It is missing, relative, or a file.
+    """
+    if not uri:
+        raise InvalidArgument("output_uri", "missing; a folder for the report and what the stages make is wanted")
+    if is_local(uri):
+        try:
+            path = path_of(uri)
+        except DataError as error:
+            raise InvalidArgument("output_uri", str(error)) from error
+        if not path.is_absolute():
+            raise InvalidArgument("output_uri", f"{uri!r} is relative to nothing the caller knows; an absolute path or a URI is wanted")
+        if path.exists() and not path.is_dir():
+            raise InvalidArgument("output_uri", f"{uri} is a file; a folder is wanted")
 
 
 def upstream(plan: Plan, name: str) -> list[str]:

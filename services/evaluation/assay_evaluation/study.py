@@ -189,13 +189,14 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    seen: set[Any] = set()
+    seen: set[str] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if isinstance(key, str | int | float | bool | None) and key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is written twice", key_node.start_mark)
-        seen.add(str(key) if not isinstance(key, str | int | float | bool | None) else key)
+        # A key that is merged in from elsewhere ("<<") may be written again; that is what merging is for.
+        if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key_node.value!r} is written twice", key_node.start_mark)
+            seen.add(key_node.value)
+    loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
 

@@ -11,7 +11,7 @@ from assay.evaluation.v1 import evaluation_pb2
 from assay.jobs.v1 import jobs_pb2
 from assay_evaluation.cards import CardStore
 from assay_evaluation.measurements import BENCHMARK, POLICY_EVALUATION, benchmark_spec, policy_evaluation_spec
-from assay_evaluation.studies import STUDY
+from assay_evaluation.studies import STUDY, check_output_uri
 from assay_evaluation.study import StudyError, parse_study
 from assay_kit.errors import InvalidArgument
 from assay_kit.kafka import EventProducer, KafkaConnection, Record, TopicFollower
@@ -31,8 +31,7 @@ def checked_spec(kind: str, spec: dict[str, Any]) -> Mapping[str, Any]:
             return policy_evaluation_spec(json_format.ParseDict(spec, evaluation_pb2.CreatePolicyEvaluationJobRequest()))
         if kind == STUDY:
             request = json_format.ParseDict(spec, evaluation_pb2.CreateStudyJobRequest())
-            if not request.output_uri:
-                raise InvalidArgument("output_uri", "missing; a folder is wanted")
+            check_output_uri(request.output_uri)
             return {"study_yaml": parse_study(request.study_yaml).text, "output_uri": request.output_uri}
     except json_format.ParseError as error:
         raise InvalidArgument("spec", str(error)) from error

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from google.protobuf import json_format
+
 from assay.cleaning.v1 import cleaning_pb2
+from assay.common.v1 import common_pb2
 from assay.jobs.v1 import jobs_pb2
 from assay_data.conversations import PreferencePair, prompt_key
 from assay_data.errors import DataError
@@ -13,12 +16,14 @@ from assay_data.pairs import pair_to_dict, read_pairs, write_pairs
 from assay_data.storage import exists, join_uri, write_json, write_jsonl
 from assay_data.wire import to_proto
 from assay_evaluation.planted import planted_truth
+from assay_evaluation.refusals import RefusalWatch
 from assay_evaluation.stage_kinds import Clean
 from assay_evaluation.stages.context import StageContext
+from assay_evaluation.work import Work
 from assay_kit.errors import FailedPrecondition, InvalidArgument
 from assay_kit.jobs import JobCancelled
-from assay_kit.kafka import MessageTooLarge, Record, collect, end_offsets
-from assay_kit.topics import PREFERENCES_LABELLED, PREFERENCES_RAW
+from assay_kit.kafka import KafkaConnection, MessageTooLarge, Record, collect, end_offsets
+from assay_kit.topics import DEAD_LETTERS, PREFERENCES_LABELLED, PREFERENCES_RAW, Topic
 
 RUN_HEADER = "assay-run"
 OPTIONS_HEADER = "assay-cleaning-options"
@@ -71,7 +76,7 @@ def _committee(context: StageContext) -> dict[str, Any]:
 
     def create() -> jobs_pb2.Job:
         return remote.cleaning.create_committee_job(
-            data.uri, context.output("committee.json"), seed=context.seed, limit=data.limit, job_id=job_id
+            data.uri, context.output("committee.json.gz"), seed=context.seed, limit=data.limit, job_id=job_id
         )
 
     def report(event: jobs_pb2.JobEvent) -> None:
@@ -96,32 +101,31 @@ def _labelled_over_kafka(
     connection, producer = work.tools.connection, work.tools.producer
     if connection is None or producer is None:
         raise FailedPrecondition("cleaning goes through Kafka; set ASSAY_KAFKA_BOOTSTRAP")
-    start = {
-        int(number): offset
-        for number, offset in work.once(
-            "start", lambda: {str(number): offset for number, offset in end_offsets(connection, PREFERENCES_LABELLED).items()}
-        ).items()
-    }
+    start, refused_start = _end(work, connection, PREFERENCES_LABELLED), _end(work, connection, DEAD_LETTERS)
     distinct = {pair.id: pair for pair in pairs}
+    rows = {pair.id: row for row, pair in reversed(list(enumerate(pairs, start=1)))}
     if not exists(join_uri(work.memo, "sent.json")):
-        headers = {RUN_HEADER: work.run_id, OPTIONS_HEADER: options.SerializeToString().hex()}
-        for row, pair in enumerate(distinct.values(), start=1):
+        headers = {RUN_HEADER: work.run_id, OPTIONS_HEADER: json_format.MessageToJson(options, indent=None)}
+        for pair in distinct.values():
             try:
                 producer.send(PREFERENCES_RAW, prompt_key(pair), to_proto(pair), headers=headers)
             except (MessageTooLarge, UnicodeEncodeError) as error:
-                raise InvalidArgument("data.uri", f"pair {row} ({pair.id}) cannot be sent: {error}") from error
+                raise InvalidArgument("data.uri", f"the pair in row {rows[pair.id]} cannot be sent: {error}") from error
         producer.flush(120.0)
         write_json(join_uri(work.memo, "sent.json"), {"pairs": len(distinct)})
     found: dict[str, dict[str, Any]] = {}
+    refusals = RefusalWatch(connection, PREFERENCES_RAW, start=refused_start, ours=lambda letter: _ours(letter, work.run_id, rows))
 
     def wanted(record: Record) -> bool:
         message = record.message
         if message is not None and record.headers.get(RUN_HEADER) == work.run_id and message.pair.id in distinct:
             found.setdefault(message.pair.id, _row(message))
+            refusals.answered()
         return False
 
     def until() -> bool:
         work.reporter.progress(work.name, len(found), len(distinct), unit="pairs")
+        refusals.check()
         return len(found) == len(distinct)
 
     try:
@@ -129,10 +133,23 @@ def _labelled_over_kafka(
     except TimeoutError as error:
         missing = next(pair_id for pair_id in distinct if pair_id not in found)
         raise FailedPrecondition(
-            f"{len(distinct) - len(found)} of {len(distinct)} pairs got no label within {TIMEOUT_SECONDS:g} s, the first is {missing}; "
-            "what the cleaning service refused lies in the dead letters"
+            f"{len(distinct) - len(found)} of {len(distinct)} pairs got no label within {TIMEOUT_SECONDS:g} s, "
+            f"the first in row {rows[missing]}"
         ) from error
     return found
+
+
+def _end(work: Work, connection: KafkaConnection, topic: Topic) -> dict[int, int]:
+    """End of a topic before the first pair was sent, the same after a restart."""
+    ends = work.once(f"end of {topic.name}", lambda: {str(number): offset for number, offset in end_offsets(connection, topic).items()})
+    return {int(number): offset for number, offset in ends.items()}
+
+
+def _ours(letter: common_pb2.DeadLetter, run_id: str, rows: Mapping[str, int]) -> str:
+    if letter.headers.get(RUN_HEADER) != run_id:
+        return ""
+    pair = common_pb2.PreferencePair.FromString(letter.payload)
+    return f"the pair in row {rows.get(pair.id, 0)} of the data"
 
 
 def _row(message: cleaning_pb2.LabelledPair) -> dict[str, Any]:
