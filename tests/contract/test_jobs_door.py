@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 from support.job_databases import database_url, postgres  # noqa: F401
 from support.job_service import make_app, make_jobs, settings_for
 
@@ -144,6 +145,21 @@ async def test_a_queued_job_is_cancelled_and_never_begins(door: Door) -> None:
     events, _ = await door.watch("second")
     assert [event.state for event in events] == [QUEUED, CANCELLED]
     assert door.lines().count("begin 1") == 1
+
+
+async def test_ends_are_counted(door: Door) -> None:
+    def count(state: str) -> float:
+        return REGISTRY.get_sample_value("assay_jobs_ended_total", {"service": "training", "kind": "steps", "state": state}) or 0
+
+    before = count("succeeded"), count("cancelled")
+    await door.submit("steps", "good")
+    await door.watch("good")
+    await door.submit("steps", "long", gated=1)
+    await door.until("begin 1", 2)
+    assert REGISTRY.get_sample_value("assay_jobs_running", {"service": "training", "kind": "steps"}) == 1
+    await door.stub.CancelJob(jobs_pb2.CancelJobRequest(id="long"))
+    await door.until("removed what was half done")
+    assert (count("succeeded"), count("cancelled")) == (before[0] + 1, before[1] + 1)
 
 
 async def test_an_ended_job_stays_as_it_is_when_cancelled(door: Door) -> None:

@@ -91,16 +91,16 @@ def test_a_study_killed_in_the_middle_goes_on_without_repeating_its_stages(tmp_p
     ]  # fmt: skip
 
 
-def test_a_job_cancelled_before_the_kill_stays_cancelled(tmp_path: Path, database_url: str) -> None:  # noqa: F811
+def test_a_job_cancelled_before_the_kill_stays_cancelled(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    with service_process(tmp_path, database_url) as (process, stub):
+    with service_process(tmp_path) as (process, stub):
         submit(process, "steps", "first", trace=str(trace), gate=str(tmp_path / "gate"), gated=1)
         submit(process, "steps", "second", trace=str(trace))
         until(trace, "begin 1")
         stub.CancelJob(jobs_pb2.CancelJobRequest(id="first"))
         process.kill()
         process.wait()
-    with service_process(tmp_path, database_url) as (_, stub):
+    with service_process(tmp_path) as (_, stub):
         assert events_of(stub, "second")[1].state == jobs_pb2.JOB_STATE_SUCCEEDED
         assert events_of(stub, "first")[1].state == jobs_pb2.JOB_STATE_CANCELLED
     assert trace.read_text().splitlines().count("begin 1") == 2

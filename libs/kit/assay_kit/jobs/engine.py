@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID, WorkflowStatus
-from dbos import error as dbos_error
 
 from assay.jobs.v1 import jobs_pb2
-from assay_kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from assay_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from assay_kit.jobs import records
-from assay_kit.jobs.context import JobCancelled, JobContext, JobInterrupted, message_of, outside
+from assay_kit.jobs.context import outside
 from assay_kit.jobs.exclusive import only_process
 from assay_kit.jobs.log import TERMINAL, EventLog, Standing, database_url
 from assay_kit.jobs.publisher import EventPublisher
+from assay_kit.jobs.work import AtWork, Kind, Run, count_end, execute, quiet_logs
 from assay_kit.settings import ServiceSettings
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[[JobContext, dict[str, Any]], dict[str, Any]]
-
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _POLL_SECONDS = 0.2
 _NAMES_SHOWN = 20
-
-
-class JobFailed(Exception):
-    """What DBOS is told of a job that FAILED."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kind:
-    """A kind of work."""
-
-    name: str
-    run: Run
-    concurrency: int
 
 
 class Jobs:
@@ -73,8 +56,7 @@ class Jobs:
         self._publish = publish
         self._kinds: dict[str, Kind] = {}
         self._workflows: dict[str, Callable[..., None]] = {}
-        self._active: dict[str, JobContext] = {}
-        self._idle = threading.Condition()
+        self._at_work = AtWork()
         self._submitting = threading.Lock()
         self._submitted = 0  # the priority of the newest job: DBOS alone orders a queue by time, on SQLite by whole seconds
         self._open = contextlib.ExitStack()
@@ -132,10 +114,7 @@ class Jobs:
             self._open = opened.pop_all()
 
     def _launch_dbos(self, url: str, schema: str) -> None:
-        dbos_logger = logging.getLogger("dbos")
-        if not dbos_logger.handlers:
-            dbos_logger.addHandler(logging.NullHandler())  # else DBOS adds a console handler of its own and stops the propagation
-        dbos_logger.addFilter(_unless_said)
+        quiet_logs()
         DBOS(
             config={
                 "name": f"assay-{self.service}",
@@ -158,11 +137,9 @@ class Jobs:
     def shutdown(self) -> None:
         """Interrupts the jobs at work, waits for them at most `drain_seconds`, and closes the database."""
         self.stopping = True
-        with self._idle:
-            for context in self._active.values():
-                context.wake(cancelled=False)
-            if not self._idle.wait_for(lambda: not self._active, timeout=self.settings.drain_seconds):
-                logger.warning("jobs that do not stop are abandoned and will be resumed: %s", ", ".join(self._active))
+        left = self._at_work.interrupt(timeout_seconds=self.settings.drain_seconds)
+        if left:
+            logger.warning("jobs that do not stop are abandoned and will be resumed: %s", ", ".join(left))
         self._open.close()
 
     # Asking
@@ -194,7 +171,7 @@ class Jobs:
         with self._submitting:
             there = outside(records.workflow, job_id)
             if there is not None:
-                self._same_or_refuse(there, kind, plain)
+                records.same_or_refuse(there, kind, plain)
             self._submitted += 1
             with SetWorkflowID(job_id), SetEnqueueOptions(priority=self._submitted):
                 DBOS.enqueue_workflow(self._queue(kind), self._workflows[kind], job_id, plain)
@@ -264,11 +241,10 @@ class Jobs:
             return self.get(job_id)
         family = outside(records.family, job_id)
         for workflow in family:
-            kind = records.kind_of(workflow)
-            if self.log.append(self.event(workflow.workflow_id, kind, jobs_pb2.JOB_STATE_CANCELLED)):
-                context = self._active.get(workflow.workflow_id)
-                if context is not None:
-                    context.wake(cancelled=True)
+            event = self.event(workflow.workflow_id, records.kind_of(workflow), jobs_pb2.JOB_STATE_CANCELLED)
+            if self.log.append(event):
+                count_end(event)
+                self._at_work.cancel(workflow.workflow_id)
         outside(DBOS.cancel_workflows, [workflow.workflow_id for workflow in family])
         return self.get(job_id)
 
@@ -299,48 +275,9 @@ class Jobs:
 
     def _workflow(self, kind: Kind) -> Callable[..., None]:
         def workflow(job_id: str, spec: dict[str, Any]) -> None:
-            self._execute(kind, job_id, spec)
+            execute(self, self._at_work, kind, job_id, spec)
 
         return DBOS.workflow(name=self._name(kind.name), max_recovery_attempts=10_000)(workflow)
-
-    def _execute(self, kind: Kind, job_id: str, spec: dict[str, Any]) -> None:
-        standing = self.log.standing(job_id)
-        if standing is not None and standing.last.state in TERMINAL:
-            return  # it had ended; only DBOS did not know yet
-        if self.stopping:
-            raise JobInterrupted(f"job {job_id} starts after the restart")
-        context = JobContext(self, job_id=job_id, kind=kind.name, spec=spec)
-        with self._idle:
-            self._active[job_id] = context
-        try:
-            self.log.append(self.event(job_id, kind.name, jobs_pb2.JOB_STATE_RUNNING))
-            self._end(context, kind)
-        finally:
-            with self._idle:
-                del self._active[job_id]
-                self._idle.notify_all()
-
-    def _end(self, context: JobContext, kind: Kind) -> None:
-        event = self.event(context.job_id, kind.name, jobs_pb2.JOB_STATE_SUCCEEDED)
-        result = None
-        try:
-            result = json.loads(json.dumps(kind.run(context, context.spec)))
-            if not isinstance(result, dict):
-                raise TypeError(f"a job's result is a dict, not {type(result).__name__}")
-        except JobCancelled:
-            if self.stopping and not self.ended(context.job_id):
-                raise JobInterrupted(f"job {context.job_id} is interrupted") from None
-            event.state = jobs_pb2.JOB_STATE_CANCELLED
-        except Exception as error:
-            if self.stopping:
-                raise JobInterrupted(f"job {context.job_id} is interrupted") from error
-            logger.warning("job %s failed", context.job_id, exc_info=True)
-            event.state = jobs_pb2.JOB_STATE_FAILED
-            event.error = message_of(error)
-        context.flush()
-        self.log.append(event, result=result)
-        if event.state == jobs_pb2.JOB_STATE_FAILED:
-            raise JobFailed(event.error)
 
     # Helpers
 
@@ -355,17 +292,6 @@ class Jobs:
         if not jobs:
             return "it has none yet"
         return "it has " + ", ".join(job.id for job in jobs) + (", …" if more else "")
-
-    def _same_or_refuse(self, there: WorkflowStatus, kind: str, spec: Mapping[str, Any]) -> None:
-        has_kind, has_spec = records.kind_of(there), records.spec_of(there)
-        if has_kind != kind:
-            raise AlreadyExists(f"job {there.workflow_id} is there already as kind {has_kind!r}, not {kind!r}; take another id")
-        for field in sorted({*has_spec, *spec}):
-            if has_spec.get(field) != spec.get(field):
-                raise AlreadyExists(
-                    f"job {there.workflow_id} is there already with {field} = {json.dumps(has_spec.get(field))}, "
-                    f"not {json.dumps(spec.get(field))}; take another id or ask for the same"
-                )
 
     def _job(self, workflow: WorkflowStatus) -> jobs_pb2.Job:
         return self._read(workflow, self.log.standing(workflow.workflow_id))
@@ -383,9 +309,3 @@ class Jobs:
             event.error = job.error
             self.log.append(event)
         return job
-
-
-def _unless_said(record: logging.LogRecord) -> bool:
-    """Drops DBOS's stack traces of jobs that failed or were cancelled: the log of the jobs has said so."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, JobFailed | dbos_error.DBOSAwaitedWorkflowCancelledError)

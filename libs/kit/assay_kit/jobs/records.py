@@ -12,7 +12,7 @@ from dbos import DBOS, WorkflowStatus
 from google.protobuf import struct_pb2
 
 from assay.jobs.v1 import jobs_pb2
-from assay_kit.errors import InvalidArgument
+from assay_kit.errors import AlreadyExists, InvalidArgument
 from assay_kit.jobs.log import TERMINAL, Standing
 
 _GIVEN_UP = {
@@ -69,6 +69,23 @@ def spec_of(status: WorkflowStatus) -> dict[str, Any]:
     """What a job was asked for."""
     spec: dict[str, Any] = status.input["args"][1] if status.input else {}
     return spec
+
+
+def same_or_refuse(there: WorkflowStatus, kind: str, spec: Mapping[str, Any]) -> None:
+    """Passes where the job that is there was asked for the same.
+
+    Raises:
+        AlreadyExists: it was asked for something else; names the first field that differs.
+    """
+    has_kind, has_spec = kind_of(there), spec_of(there)
+    if has_kind != kind:
+        raise AlreadyExists(f"job {there.workflow_id} is there already as kind {has_kind!r}, not {kind!r}; take another id")
+    for field in sorted({*has_spec, *spec}):
+        if has_spec.get(field) != spec.get(field):
+            raise AlreadyExists(
+                f"job {there.workflow_id} is there already with {field} = {json.dumps(has_spec.get(field))}, "
+                f"not {json.dumps(spec.get(field))}; take another id or ask for the same"
+            )
 
 
 def job(service: str, status: WorkflowStatus, standing: Standing | None) -> jobs_pb2.Job:
