@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaConfigurationError, KafkaError, TopicAlreadyExistsError
 from kafka.structs import TopicPartition
 
 from assay_kit.errors import Unavailable
@@ -74,6 +74,7 @@ class KafkaConnection:
             request_timeout_ms=10_000,
             delivery_timeout_ms=60_000,
             allow_auto_create_topics=False,
+            metrics_enabled=False,
             **options,
         )
 
@@ -96,6 +97,7 @@ class KafkaConnection:
             max_partition_fetch_bytes=LARGEST_REQUEST_BYTES,
             metadata_max_age_ms=30_000,
             allow_auto_create_topics=False,
+            metrics_enabled=False,
         )
 
     def create_topics_if_told(self) -> None:
@@ -115,9 +117,10 @@ class KafkaConnection:
                 bootstrap_servers=[address.strip() for address in self.bootstrap.split(",")],
                 bootstrap_timeout_ms=round(self.bootstrap_timeout_s * 1000),
                 reconnect_backoff_max_ms=1_000,
-                metrics_enabled=False,
                 **options,
             )
+        except KafkaConfigurationError:
+            raise
         except KafkaError as error:
             raise Unavailable(f"Kafka at {self.bootstrap} does not answer: {error}") from error
 
