@@ -133,7 +133,7 @@ class Supervised:
         self._stop.set()
         with self._lock:
             process = self._process
-        if process is not None:
+        if process is not None and process.returncode is None:
             _signal_group(process, signal.SIGTERM)
             try:
                 process.wait(grace_s)
