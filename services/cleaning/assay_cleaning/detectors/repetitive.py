@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ _NEAR = 0.88
 _NEGATIONS = frozenset(
     ("not", "no", "never", "none", "nothing", "cannot", "without", "yes", "don't", "can't", "won't", "isn't", "aren't", "doesn't", "didn't")
 )
+_MOST_MATCHES = 100_000  # of single words, beyond which pairs of neighbours are compared: the exact way takes quadratic time
 _GRAM = 4
 _FEWEST_WORDS_OF_A_LOOP = 12
 _LOOP = 0.5
@@ -27,6 +29,8 @@ def similarity(left: Sequence[str], right: Sequence[str]) -> float:
     common = 2 * (counts_left & counts_right).total() / total
     if common < _NEAR or any(counts_left[word] != counts_right[word] for word in _NEGATIONS):
         return 0.0 if common >= _NEAR else common
+    if sum(count * counts_right[word] for word, count in counts_left.items()) > _MOST_MATCHES:
+        return 2 * (Counter(itertools.pairwise(left)) & Counter(itertools.pairwise(right))).total() / max(1, total - 2)
     matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
     return 2 * sum(block.size for block in matcher.get_matching_blocks()) / total
 
