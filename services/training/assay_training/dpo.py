@@ -29,7 +29,7 @@ FIGURES = {
 }
 
 
-class EncodedDpoTrainer(PlannedOrderMixin, DPOTrainer):
+class EncodedDpoTrainer(PlannedOrderMixin, DPOTrainer):  # type: ignore[misc]
     """TRL's DPO on pairs that are token ids already, in a planned order."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:

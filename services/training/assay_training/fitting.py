@@ -51,7 +51,7 @@ def settings(run: Run, *, steps: int, checkpoint_every: int = 0) -> dict[str, An
     }
 
 
-class PlannedOrderMixin(Trainer):
+class PlannedOrderMixin(Trainer):  # type: ignore[misc]
     """Feeds the examples in a planned order that covers the whole run as one pass."""
 
     planned_order: Sequence[int] = ()
@@ -63,7 +63,7 @@ class PlannedOrderMixin(Trainer):
         """Writes no model card: training.json says where a model comes from."""
 
 
-class ProgressCallback(TrainerCallback):
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Reports each logged step, and marks checkpoints as whole."""
 
     def __init__(self, reporter: Reporter, names: Mapping[str, str]) -> None:

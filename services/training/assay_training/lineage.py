@@ -31,6 +31,7 @@ def identity_of(spec: RunSpec) -> str:
         "request": spec.request.model_dump(mode="json", exclude={"job_id", "output_uri"}),
         "reward_mean": spec.reward_mean,
         "reward_std": spec.reward_std,
+        "reward_fingerprint": spec.reward_fingerprint,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

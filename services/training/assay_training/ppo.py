@@ -10,6 +10,8 @@ from typing import Any
 from datasets import Dataset
 from trl import RLOOConfig
 
+from assay.reward.v1 import reward_pb2
+from assay_client.reward import score_options
 from assay_client.trl import RemoteReward
 from assay_training.bases import load_policy
 from assay_training.examples import require
@@ -74,11 +76,16 @@ def train(run: Run) -> Outcome:
     every = max(1, round((run.options.checkpoint_steps or -(-steps // 4)) / steps_per_rollout)) * steps_per_rollout
     common = {**settings(run, steps=steps, checkpoint_every=every), "remove_unused_columns": False}
     common["per_device_train_batch_size"] = shape["rollout_size"] // shape["minibatches"]
+    remote = RemoteReward(
+        run.spec.reward_target,
+        spec.gate.reward_model,
+        patience_s=run.spec.reward_patience_s,
+        options=score_options(truncation=reward_pb2.TRUNCATION_POLICY_PROMPT_LEFT),
+        expected_fingerprint=run.spec.reward_fingerprint,
+    )
     trainer = PpoTrainer(
         model=model,
-        reward_funcs=TrimmedReward(
-            RemoteReward(run.spec.reward_target, spec.gate.reward_model, patience_s=run.spec.reward_patience_s, chunk=shape["rollout_size"])
-        ),
+        reward_funcs=TrimmedReward(remote),
         args=RLOOConfig(
             **common,
             beta=spec.beta or BETA,

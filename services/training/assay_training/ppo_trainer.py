@@ -20,10 +20,13 @@ from assay_training.compact_head import use_compact_head
 class PpoTerms:
     """What PPO adds to RLOO's settings."""
 
-    gae_lambda: float = 0.95
-    """Decay of the generalised advantage estimate, 0..1; rewards are not discounted."""
+    gae_lambda: float = 1.0
+    """Decay of the generalised advantage estimate, 0..1. The reward comes at the end of an answer, so that a decay would teach its
+    first words least; rewards are not discounted either."""
     value_coefficient: float = 0.5
     """Weight of the value loss."""
+    value_scale: float = 10.0
+    """The head's output is multiplied by it: Adam then moves values so much faster than the policy, from a head that starts at zero."""
     value_clip: float = 10.0
     """Farthest that a value may move from that of the rollout; wide, as the head starts at zero."""
     reward_mean: float = 0.0
@@ -67,7 +70,7 @@ def whitened(values: Tensor, mask: Tensor) -> Tensor:
     return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
 
 
-class PpoTrainer(RLOOTrainer):
+class PpoTrainer(RLOOTrainer):  # type: ignore[misc]
     """PPO; `num_iterations` are the passes over a rollout, `steps_per_generation` the minibatches of a pass."""
 
     _tag_names = ["assay", "ppo"]
@@ -93,7 +96,7 @@ class PpoTrainer(RLOOTrainer):
 
     def _read_values(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._reading:
-            self._read.append(self.model.v_head(output.last_hidden_state.float()).squeeze(-1))
+            self._read.append(self.terms.value_scale * self.model.v_head(output.last_hidden_state.float()).squeeze(-1))
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any

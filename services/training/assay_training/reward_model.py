@@ -24,7 +24,7 @@ CENTER_REWARDS = 0.01
 FIGURES = {"loss": "loss", "accuracy": "accuracy", "margin": "margin", "mean_reward": "mean_reward", "grad_norm": "grad_norm"}
 
 
-class PlannedRewardTrainer(PlannedOrderMixin, RewardTrainer):
+class PlannedRewardTrainer(PlannedOrderMixin, RewardTrainer):  # type: ignore[misc]
     """TRL's reward trainer in a planned order."""
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from assay_client.errors import AssayClientError
 from assay_data.errors import DataError
 from assay_training.lineage import finished, publish
 from assay_training.registry import defaults_of, module_of
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         do(spec, reporter, resume=arguments.resume == "auto")
-    except (TrainingError, DataError) as error:
+    except (TrainingError, DataError, AssayClientError) as error:
         reporter.error(str(error))
         return 1
     except Exception as error:

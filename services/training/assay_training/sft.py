@@ -27,7 +27,7 @@ IGNORED = -100
 FIGURES = {"loss": "loss", "grad_norm": "grad_norm"}
 
 
-class LeanSftTrainer(PlannedOrderMixin, SFTTrainer):
+class LeanSftTrainer(PlannedOrderMixin, SFTTrainer):  # type: ignore[misc]
     """TRL's SFT without the metrics over the vocabulary, which cost as much as the training itself on small models."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:

@@ -28,7 +28,7 @@ def save_policy(trainer: PpoTrainer, tokenizer: PreTrainedTokenizerBase, folder:
     tokenizer.save_pretrained(folder)
 
 
-class Snapshots(TrainerCallback):
+class Snapshots(TrainerCallback):  # type: ignore[misc]
     """Saves the policy on the way, each with its divergence from where it started."""
 
     def __init__(

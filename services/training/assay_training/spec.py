@@ -181,6 +181,8 @@ class RunSpec(_Model):
     """Checkpoints, snapshots and the log of the run; removed when the job is over."""
     reward_target: str = ""
     """host:port of the reward service; only PPO asks it."""
+    reward_fingerprint: str = ""
+    """Of the reward model that the gate looked at; scores of another one end the run."""
     reward_patience_s: float = Field(default=120.0, gt=0.0)
     """How long one batch of rewards may wait for a reward service that is away, in seconds."""
     reward_mean: float = 0.0
