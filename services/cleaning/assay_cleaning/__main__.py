@@ -51,6 +51,7 @@ def app_of(settings: CleaningSettings) -> App:
         doors=[cleaning_door(servicer), job_door(jobs)],
         workers=workers,
         startup=jobs.launch,
+        draining=jobs.begin_to_stop,
         shutdown=shutdown,
     )
 
