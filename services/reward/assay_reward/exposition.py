@@ -25,6 +25,10 @@ class RewardCollector(Collector):
         self._cards = cards
         self._scheduler = scheduler
 
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Nothing: the registry need not collect once to learn the names."""
+        return []
+
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The families."""
         yield GaugeMetricFamily("assay_reward_queue_candidates", "Candidates waiting or on the device.", value=self._scheduler.held)
