@@ -100,13 +100,16 @@ def run_demo(*, data: str | None, out: Path, resume: bool, study: Path | None = 
 def _show_stage(name: str, kind: str, result: dict[str, Any]) -> None:
     """What cleaning found, as soon as it is known."""
     if kind == "clean":
-        print_cleaning(result)
+        print_cleaning(result["figures"])
 
 
 def print_cleaning(cleaning: dict[str, Any]) -> None:
     """Prints how many pairs are of each category and what is done with them."""
     rows_in = int(cleaning["rows_in"])
-    rows = [[category.capitalize(), int(count), f"{count / max(rows_in, 1):.1%}"] for category, count in cleaning["categories"].items()]
+    rows = [
+        [category.capitalize(), int(count), f"{count / max(rows_in, 1):.1%}"]
+        for category, count in sorted(cleaning["categories"].items(), key=lambda item: -item[1])
+    ]
     actions = ", ".join(f"{int(count):,} {action.lower()}" for action, count in cleaning["actions"].items())
     print_table(f"What cleaning found in {rows_in:,} pairs ({actions})", ["category", "pairs", "share"], rows)
 

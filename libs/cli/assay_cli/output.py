@@ -14,6 +14,10 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 
+from assay_cli.broker import BrokerFailed
+from assay_cli.kafka_jars import JarsMissing
+from assay_cli.stack import StackError
+
 from assay_client.errors import AssayClientError, JobFailed
 from assay_data.errors import DataError
 
@@ -97,5 +101,7 @@ def told_plainly() -> Iterator[None]:
         name = error.code.name
         code = EXIT_BAD_INPUT if name in _BAD_INPUT else EXIT_UNAVAILABLE if name in _UNAVAILABLE else EXIT_FAILED
         raise fail(f"{name}: {error.message}", code, _NEXT.get(name, "")) from error
+    except (StackError, BrokerFailed, JarsMissing) as error:
+        raise fail(str(error), EXIT_UNAVAILABLE, "`assay doctor` looks at this machine.") from error
     except DataError as error:
         raise fail(str(error), EXIT_BAD_INPUT) from error

@@ -14,7 +14,7 @@ from assay_client.errors import JobFailed
 from assay_client.messages import plain
 
 _ENDED = {jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_CANCELLED}
-LOOK_EVERY_SECONDS = 0.5
+LOOK_EVERY_SECONDS = 1.0
 
 
 def follow_study(client: AssayClient, job_id: str, *, on_stage: Callable[[str, str, dict[str, Any]], None] | None = None) -> None:

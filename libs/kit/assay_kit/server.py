@@ -61,6 +61,7 @@ class App:
         doors: Sequence[Door],
         workers: Sequence[Worker] = (),
         startup: Callable[[], None] | None = None,
+        draining: Callable[[], None] | None = None,
         shutdown: Callable[[], None] | None = None,
     ) -> None:
         """Takes the parts; nothing starts.
@@ -71,6 +72,7 @@ class App:
             doors: gRPC servicers; each is NOT_SERVING until `startup` has returned.
             workers: started after `startup`, stopped before `shutdown`.
             startup: blocking work before the service is ready, for example loading models; runs in a thread.
+            draining: called when the drain begins, to end streams that would outlast it; returns at once.
             shutdown: blocking work at the end; runs in a thread.
         """
         self.name = name
@@ -78,6 +80,7 @@ class App:
         self.doors = doors
         self.workers = workers
         self.startup = startup
+        self.draining = draining
         self.shutdown = shutdown
 
 
@@ -120,6 +123,8 @@ async def running(app: App) -> AsyncIterator[str]:
         READY.labels(app.name).set(0)
         for name in names:
             await checks.set(name, _NOT_SERVING)
+        if app.draining is not None:
+            app.draining()
         await server.stop(settings.drain_seconds)
         for worker in reversed(started):
             await asyncio.to_thread(worker.stop)

@@ -53,6 +53,7 @@ def app_of(settings: EvaluationSettings) -> App:
         ],
         workers=workers,
         startup=jobs.launch,
+        draining=jobs.begin_to_stop,
         shutdown=shutdown,
     )
 

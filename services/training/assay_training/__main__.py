@@ -43,6 +43,7 @@ def app_of(settings: TrainingSettings) -> App:
         doors=[training_door(TrainingServicer(jobs=jobs, look_up=look_up)), job_door(jobs)],
         workers=workers,
         startup=jobs.launch,
+        draining=jobs.begin_to_stop,
         shutdown=shutdown,
     )
 

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _WRITE_EVERY_SECONDS = 0.2
 _ASK_DATABASE_EVERY_SECONDS = 1.0
+_LOOK_AGAIN_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 
@@ -262,7 +263,7 @@ class JobContext:
         outside(self._jobs.get, job_id)
         with self._jobs.log.listening(job_id, self._wake.set):
             while not outside(self._jobs.ended, job_id):
-                self._wake.wait(_ASK_DATABASE_EVERY_SECONDS)
+                self._wake.wait(_LOOK_AGAIN_SECONDS)
                 self._wake.clear()
                 self.check_cancelled()
 

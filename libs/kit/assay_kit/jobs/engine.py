@@ -25,7 +25,7 @@ from assay_kit.settings import ServiceSettings
 logger = logging.getLogger(__name__)
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.5
 _NAMES_SHOWN = 20
 
 
@@ -133,6 +133,10 @@ class Jobs:
             DBOS.register_queue(
                 self._queue(kind.name), worker_concurrency=kind.concurrency, polling_interval_sec=_POLL_SECONDS, on_conflict="always_update"
             )
+
+    def begin_to_stop(self) -> None:
+        """Ends what is being watched and lets jobs at work find out that their service ends; `shutdown` waits for them."""
+        self.stopping = True
 
     def shutdown(self) -> None:
         """Interrupts the jobs at work, waits for them at most `drain_seconds`, and closes the database."""

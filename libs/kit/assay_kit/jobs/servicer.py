@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -87,9 +88,9 @@ def job_door(jobs: Jobs) -> Door:
 
 
 async def _told_or_time(told: asyncio.Event) -> None:
-    waiting = asyncio.ensure_future(told.wait())
-    await asyncio.wait([waiting], timeout=_LOOK_AGAIN_SECONDS)
-    waiting.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
+            await told.wait()
 
 
 def _id(job_id: str) -> str:
