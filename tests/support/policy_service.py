@@ -55,7 +55,7 @@ class PolicyProcess:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "ASSAY_DATA_DIR": str(self.data_dir), **self.environment}
         with (self.data_dir / "log.txt").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "assay_policy"], env=environment, stdout=log, stderr=log)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while not endpoint.exists():
             if self.process.poll() is not None or time.monotonic() > until:
                 raise AssertionError((self.data_dir / "log.txt").read_text())
@@ -68,11 +68,6 @@ class PolicyProcess:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
-
-    def end(self) -> int:
-        assert self.process is not None
-        self.process.terminate()
-        return self.process.wait(timeout=30)
 
 
 @contextlib.contextmanager
