@@ -32,9 +32,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
 import scipy.sparse
 
+from assay_cleaning.calibration import calibrate, sigmoid, wilson
 from assay_cleaning.features import VIEWS, View
 from assay_data.bag_of_words import fit_bradley_terry
 from assay_data.conversations import PreferencePair, prompt_key
@@ -45,10 +45,6 @@ FORMAT = "assay.cleaning_committee/1"
 FOLDS = 5
 FEWEST_PAIRS = 50
 """Pairs a committee needs at least."""
-
-_NOISE_PRIOR = (10.0, 40.0)
-_NOISE_GRID = np.linspace(0.01, 0.45, 45)
-_Z = 1.959963984540054
 
 
 class TooFewPairs(ValueError):
@@ -144,7 +140,7 @@ class Committee:
         features = [(member.view.features(pair.chosen), member.view.features(pair.rejected)) for member in members]
         margins = [member.score(chosen) - member.score(rejected) for member, (chosen, rejected) in zip(members, features, strict=True)]
         margin = math.fsum(margins) / len(margins)
-        better = _sigmoid(margin / self.temperature)
+        better = sigmoid(margin / self.temperature)
         wrong = self.noise * (1 - better) / (self.noise + (1 - 2 * self.noise) * better)
         return Judgement(
             margin=margin,
@@ -269,32 +265,6 @@ def fit_committee(pairs: Sequence[PreferencePair], *, seed: int = 0, progress: C
     )
 
 
-def calibrate(margins: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Temperature and rate of wrong records under which cross-fitted margins are most likely, with the prior on the rate."""
-    alpha, beta = _NOISE_PRIOR
-    best: tuple[float, float, float] | None = None
-    for noise in _NOISE_GRID:
-
-        def loss(log_temperature: float, noise: float = float(noise)) -> float:
-            better = 1.0 / (1.0 + np.exp(-np.clip(margins / math.exp(log_temperature), -500, 500)))
-            likelihood = float(np.log(noise + (1 - 2 * noise) * better).sum())
-            return -likelihood - (alpha - 1) * math.log(noise) - (beta - 1) * math.log(1 - noise)
-
-        found = scipy.optimize.minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded", options={"xatol": 1e-4})
-        if best is None or found.fun < best[0]:
-            best = (float(found.fun), math.exp(float(found.x)), float(noise))
-    assert best is not None
-    return best[1], best[2]
-
-
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """95 % Wilson interval of a rate; n > 0."""
-    rate = successes / n
-    centre = (rate + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
-    half = _Z / (1 + _Z * _Z / n) * math.sqrt(rate * (1 - rate) / n + _Z * _Z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def _fit_member(view: View, counts: Sequence[Counter[str]], train: npt.NDArray[np.bool_], *, seed: int) -> Member:
     rows = np.flatnonzero(train).tolist()
     answers = [counts[index] for index in rows] + [counts[index + len(train)] for index in rows]
@@ -325,7 +295,3 @@ def _reasons(member: Member, chosen: Counter[str], rejected: Counter[str], *, si
             shares[name] = shares.get(name, 0.0) + side * share
     ranked = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
     return tuple(name for name, share in ranked[:limit] if share > 0)
-
-
-def _sigmoid(value: float) -> float:
-    return 1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, value))))

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from assay_cleaning.committee import Committee, TooFewPairs, calibrate, fit_committee, fold_of, wilson
+from assay_cleaning.calibration import calibrate, wilson
+from assay_cleaning.committee import Committee, TooFewPairs, fit_committee, fold_of
 from assay_cleaning.labelling import has_direction
 from assay_data.conversations import PreferencePair
 from assay_data.errors import DataError

@@ -1,7 +1,8 @@
 import pytest
 
+from assay_cleaning.calibration import wilson
 from assay_cleaning.categories import DEFAULT_RULES, Action, Category, Options
-from assay_cleaning.committee import fit_committee, wilson
+from assay_cleaning.committee import fit_committee
 from assay_cleaning.labelling import LONGEST_TEXT, Labeller, PairError, has_direction, policy_id, reason_of
 from assay_data.conversations import Message, PreferencePair
 from assay_data.generated import generate_pairs
