@@ -88,6 +88,7 @@ class LocalStack:
         self._lock_file: IO[str] | None = None
         self._children: dict[str, Supervised] = {}
         self._ports: dict[str, tuple[int, int]] = {}
+        self._watches: list[Any] = []
         self._end = threading.Event()
 
     @property
@@ -130,9 +131,7 @@ class LocalStack:
                 self._children[service.name] = self._started(service)
             if self._broker is not None:
                 self._broker.wait_until_ready(max(1.0, deadline - time.monotonic()))
-            with ThreadPoolExecutor(max_workers=max(1, len(self._services))) as pool:
-                for _ in pool.map(lambda service: self._wait_until_ready(service, deadline), self._services):
-                    continue
+            self._wait_until_all_are_ready(deadline)
             self._write_endpoints()
         except BaseException:
             self.stop()
@@ -245,6 +244,17 @@ class LocalStack:
         child.start()
         return child
 
+    def _wait_until_all_are_ready(self, deadline: float) -> None:
+        with ThreadPoolExecutor(max_workers=max(1, len(self._services))) as pool:
+            try:
+                for _ in pool.map(lambda service: self._wait_until_ready(service, deadline), self._services):
+                    continue
+            except BaseException:  # one has failed, or Ctrl-C: the others need not be waited for
+                self._end.set()
+                for watch in list(self._watches):
+                    watch.cancel()
+                raise
+
     def _wait_until_ready(self, service: Service, deadline: float) -> None:
         """Watches the health of a service until it serves; fails as soon as it is down for good, or out of time."""
         child = self._children[service.name]
@@ -258,7 +268,10 @@ class LocalStack:
             stub = health_pb2_grpc.HealthStub(channel)
             while (left := deadline - time.monotonic()) > 0 and not child.ended.is_set():
                 watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=left, wait_for_ready=True)
+                self._watches.append(watch)
                 child.call_on_exit(watch.cancel)
+                if self._end.is_set():
+                    return False
                 try:
                     if any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in watch):
                         return True
