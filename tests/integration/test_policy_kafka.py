@@ -6,7 +6,7 @@ from support.policy_service import generate_request, policy_process
 from support.tiny_models import write_tiny_causal_lm
 
 from assay.policy.v1 import policy_pb2
-from assay_kit.kafka import EventProducer, KafkaConnection, collect, end_offsets
+from assay_kit.kafka import EventProducer, KafkaConnection, collect, end_offsets, ensure_topics
 from assay_kit.topics import DEAD_LETTERS, GENERATIONS_COMPLETED, GENERATIONS_REQUESTED
 from assay_policy.settings import PolicySettings
 
@@ -14,9 +14,9 @@ from assay_policy.settings import PolicySettings
 def test_requests_are_answered_once_each_through_kill_9_and_as_grpc_answers_them(tmp_path: Path, kafka_bootstrap: str):
     folder = write_tiny_causal_lm(tmp_path / "model")
     connection = KafkaConnection.from_settings(PolicySettings(data_dir=tmp_path / "client", kafka_bootstrap=kafka_bootstrap))
+    ensure_topics(connection)
     environment = {
         "ASSAY_KAFKA_BOOTSTRAP": kafka_bootstrap,
-        "ASSAY_KAFKA_CREATE_TOPICS": "true",
         "ASSAY_POLICY_PRELOAD": f'{{"sft": "{folder}"}}',
     }
     requests = {
