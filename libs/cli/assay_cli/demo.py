@@ -21,7 +21,7 @@ from assay_client.messages import plain
 from assay_data.errors import HubUnavailable
 from assay_data.generated import generate_pairs
 from assay_data.hub import hub_files
-from assay_data.pairs import write_pairs
+from assay_data.pairs import read_pairs, write_pairs
 from assay_data.storage import is_local, path_of
 
 HUB_DATA = "Anthropic/hh-rlhf"
@@ -54,11 +54,12 @@ def choose_data(uri: str | None, out: Path) -> DemoData:
         return DemoData(uri=str(target), name="generated (planted categories, flips and gold)")
 
 
-def demo_study(data: DemoData) -> str:
-    """The demo's study as YAML, on the given data."""
-    study = yaml.safe_load(resources.files("assay_cli").joinpath("studies/demo.yaml").read_text())
-    study["data"] = {"uri": data.uri, "name": data.name, "limit": data.limit}
-    return yaml.safe_dump(study, sort_keys=False, allow_unicode=True)
+def demo_study(data: DemoData, study: Path | None = None) -> str:
+    """The demo's study, or another of its shape, as YAML on the given data."""
+    source = study or resources.files("assay_cli").joinpath("studies/demo.yaml")
+    plan = yaml.safe_load(source.read_text())
+    plan["data"] = {"uri": data.uri, "name": data.name, "limit": data.limit}
+    return yaml.safe_dump(plan, sort_keys=False, allow_unicode=True)
 
 
 def run_demo(*, data: str | None, out: Path, resume: bool, study: Path | None = None) -> Path:
@@ -71,17 +72,21 @@ def run_demo(*, data: str | None, out: Path, resume: bool, study: Path | None = 
         study: another study of the same shape instead of the demo's own.
 
     Raises:
+        DataError: the data is not there or not what it says.
         JobFailed: a stage failed; the message names it.
     """
     began = time.monotonic()
     state = out / "state"
-    if state.exists() and not resume:
-        shutil.rmtree(state)
+    chosen = choose_data(data, out)
+    for _ in read_pairs(chosen.uri, limit=1):
+        break
+    if not resume:
+        for folder in (state, out / "study"):
+            shutil.rmtree(folder, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.json"):
         (out / name).unlink(missing_ok=True)
-    chosen = choose_data(data, out)
-    text = study.read_text() if study else demo_study(chosen)
+    text = demo_study(chosen, study)
     console.print(f"Data: {chosen.name} ({chosen.uri})", soft_wrap=True)
     with LocalStack(state) as stack:
         console.print(f"The stack is up after {time.monotonic() - began:.0f} s: Kafka at {stack.kafka_bootstrap}, logs in {state / 'logs'}")

@@ -46,23 +46,26 @@ def root(
         raise typer.Exit
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; not KeyboardInterrupt, which the command-line library would turn into exit code 1."""
+
+
 def main() -> None:
     """Runs the command line; exit codes: 0 done, 1 failed, 2 bad input, 3 a service is away, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
         with told_plainly():
-            app(standalone_mode=False)
+            app()
     except typer.Exit as end:
         sys.exit(end.exit_code)
-    except typer.Abort:
-        sys.exit(EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        complaints.print("interrupted; all that was started has been stopped")
+    except Interrupted:
+        complaints.print("interrupted; what was started has been stopped")
         sys.exit(EXIT_INTERRUPTED)
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
 
 
 if __name__ == "__main__":

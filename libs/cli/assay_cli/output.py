@@ -17,7 +17,6 @@ from rich.table import Table
 from assay_cli.broker import BrokerFailed
 from assay_cli.kafka_jars import JarsMissing
 from assay_cli.stack import StackError
-
 from assay_client.errors import AssayClientError, JobFailed
 from assay_data.errors import DataError
 
