@@ -10,6 +10,7 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaConfigurationError, KafkaError, TopicAlreadyExistsError
+from kafka.net.compat import KafkaNetClient
 from kafka.structs import TopicPartition
 
 from assay_kit.errors import Unavailable
@@ -112,17 +113,26 @@ class KafkaConnection:
         return self._connected(client, **options)
 
     def _connected(self, client: Any, **options: Any) -> Any:
+        networks: list[Any] = []
+
+        def network(**configs: Any) -> Any:
+            networks.append(KafkaNetClient(**configs))
+            return networks[-1]
+
         try:
             return client(
                 bootstrap_servers=[address.strip() for address in self.bootstrap.split(",")],
                 bootstrap_timeout_ms=round(self.bootstrap_timeout_s * 1000),
                 reconnect_backoff_max_ms=1_000,
+                kafka_client=network,
                 **options,
             )
-        except KafkaConfigurationError:
+        except BaseException as error:
+            for opened in networks:  # kafka-python leaves the thread and sockets of a client that could not be made
+                opened.close()
+            if isinstance(error, KafkaError) and not isinstance(error, KafkaConfigurationError):
+                raise Unavailable(f"Kafka at {self.bootstrap} does not answer: {error}") from error
             raise
-        except KafkaError as error:
-            raise Unavailable(f"Kafka at {self.bootstrap} does not answer: {error}") from error
 
     def admin(self, *, client_id: str = "assay-admin") -> Any:
         """A kafka-python admin client.
