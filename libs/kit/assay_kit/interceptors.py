@@ -27,7 +27,7 @@ HANDLING = Histogram("grpc_server_handling_seconds", "Time of an RPC on the serv
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
-class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps every handler of the server."""
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -36,6 +36,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if handler is None or handler_call_details.method.startswith(("/grpc.health.", "/grpc.reflection.")):
             return handler
         around = _Around(handler_call_details, handler)
+        make: Callable[..., Any]
+        behaviour: Callable[[Any, Any], Any]
         if handler.request_streaming and handler.response_streaming:
             make, behaviour = grpc.stream_stream_rpc_method_handler, around.stream(handler.stream_stream)
         elif handler.response_streaming:
@@ -57,7 +59,7 @@ class _Around:
         self._parent = propagate.extract(metadata)
 
     def unary(self, behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             with tracer.start_as_current_span(self._name, context=self._parent, kind=trace.SpanKind.SERVER):
                 started = self._started()
                 try:
@@ -71,7 +73,7 @@ class _Around:
         return handle
 
     def stream(self, behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        async def handle(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             started = self._started()
             try:
                 async for response in behaviour(request, context):
@@ -97,7 +99,7 @@ class _Around:
         HANDLED.labels(*self._labels, name).inc()
         HANDLING.labels(*self._labels).observe(time.perf_counter() - started)
 
-    async def _failed(self, error: BaseException, context: grpc.aio.ServicerContext, started: float) -> None:
+    async def _failed(self, error: BaseException, context: grpc.aio.ServicerContext[Any, Any], started: float) -> None:
         """Ends the call with the error's code; one that is not ours is INTERNAL, logged, and tells nothing of the inside."""
         if isinstance(error, asyncio.CancelledError):
             self._handled(grpc.StatusCode.CANCELLED, started)
@@ -107,7 +109,7 @@ class _Around:
             return
         if isinstance(error, AssayError):
             self._handled(error.code, started)
-            await context.abort_with_status(rpc_status.to_status(status_of(error)))
+            await context.abort_with_status(rpc_status.to_status(status_of(error)))  # type: ignore[attr-defined]
         self._handled(grpc.StatusCode.INTERNAL, started)
         logger.error("%s failed", self._method, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"{self._method} failed inside the service; its log has the details")
