@@ -6,6 +6,7 @@ files of the study's folder that appear whole or not at all. A stage that was ki
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,10 +21,11 @@ from assay_evaluation.stages import RUNS
 from assay_evaluation.stages.context import StageContext
 from assay_evaluation.study import Plan, parse_study
 from assay_evaluation.work import Tools, Work
-from assay_kit.errors import FailedPrecondition, InvalidArgument, NotFound
+from assay_kit.errors import FailedPrecondition, InvalidArgument
 from assay_kit.jobs import JobContext, Jobs
 
 STUDY, STAGE = "study", "stage"
+_STAGES_A_PAGE = 100
 
 
 class Studies:
@@ -51,14 +53,24 @@ class Studies:
         job = self._jobs.get(study_id)
         if job.kind != STUDY:
             raise InvalidArgument("id", f"{study_id} is a job of kind {job.kind}, not a study")
-        plan = parse_study(str(job.spec["study_yaml"]))
-        return job, [self._stage(study_id, plan, name) for name in plan.order]
+        plan = parsed(str(job.spec["study_yaml"]))
+        jobs = self._stage_jobs({stage_id(study_id, name) for name in plan.order})
+        return job, [self._stage(plan, name, jobs.get(stage_id(study_id, name))) for name in plan.order]
 
-    def _stage(self, study_id: str, plan: Plan, name: str) -> evaluation_pb2.StudyStage:
+    def _stage_jobs(self, wanted: set[str]) -> dict[str, jobs_pb2.Job]:
+        """The jobs of stages in a few questions to the database, for callers that look again and again."""
+        found: dict[str, jobs_pb2.Job] = {}
+        token = ""
+        while len(found) < len(wanted):
+            jobs, token = self._jobs.list(kind=STAGE, page_size=_STAGES_A_PAGE, page_token=token)
+            found.update((job.id, job) for job in jobs if job.id in wanted)
+            if not token:
+                break
+        return found
+
+    def _stage(self, plan: Plan, name: str, job: jobs_pb2.Job | None) -> evaluation_pb2.StudyStage:
         stage = planned_stage(plan, name)
-        try:
-            job = self._jobs.get(stage_id(study_id, name))
-        except NotFound:
+        if job is None:
             stage.state = jobs_pb2.JOB_STATE_QUEUED
             return stage
         # A stage whose job waits for other stages is at work only once it has said how far it is.
@@ -70,7 +82,7 @@ class Studies:
         return stage
 
     def _run_study(self, context: JobContext, spec: dict[str, Any]) -> dict[str, Any]:
-        plan = parse_study(spec["study_yaml"])
+        plan = parsed(spec["study_yaml"])
         # A token of its own keeps this run apart from an earlier one with the same id on the same broker or in the same folder.
         run_id = context.step("run id", lambda: f"{context.job_id}-{uuid.uuid4().hex[:8]}")
         for name in plan.order:
@@ -93,7 +105,7 @@ class Studies:
         }
 
     def _run_stage(self, context: JobContext, spec: dict[str, Any]) -> dict[str, Any]:
-        plan = parse_study(spec["study_yaml"])
+        plan = parsed(spec["study_yaml"])
         name, study_id = spec["stage"], spec["study_id"]
         kind = plan.study.stages[name].kind
         results: dict[str, Mapping[str, Any]] = {}
@@ -142,6 +154,12 @@ class Studies:
             if job.state == jobs_pb2.JOB_STATE_FAILED:
                 return FailedPrecondition(f"stage {name!r} failed: {job.error}")
         return None
+
+
+@functools.lru_cache(maxsize=32)
+def parsed(text: str) -> Plan:
+    """The plan of a study's text, which was checked when the study was asked for."""
+    return parse_study(text)
 
 
 def stage_id(study_id: str, name: str) -> str:
