@@ -93,14 +93,14 @@ class Catalogue:
     def restore(self, preload: Mapping[str, str]) -> None:
         """Loads what was loaded before the last end, then the models of `preload` (name to URI) that are not there yet.
 
-        A remembered model that cannot be loaded any more does not keep the others from serving: who asks for it is told why.
+        A remembered model that cannot be loaded any more, or is another one by now, does not keep the others from serving: who asks for it is told why.
         """
         remembered = read_json(str(self._file)) if self._file.exists() else []
         with self._loading:
             for entry in remembered:
                 name, source, facts = entry["name"], _source(entry["source"]), Facts(**entry["facts"])
                 try:
-                    self._put(name, source, self._backends.make(source.kind, source.uri, served_model=source.served_model, known=facts))
+                    self._put(name, source, self._made_again(source, facts))
                 except AssayError as error:
                     logger.error("the model %s cannot be loaded again from %s: %s", name, source.uri, error)
                     self._broken[name] = (source, facts, error)
@@ -188,6 +188,13 @@ class Catalogue:
             asked = f"no model is named {name or 'by default'!r}" + (f" at revision {revision!r}" if revision else "")
             raise NotFound(f"{asked}; there {'are ' + there if there else 'is none, load one with LoadModel'}")
         return policy
+
+    def _made_again(self, source: Source, facts: Facts) -> GenerationBackend:
+        backend = self._backends.make(source.kind, source.uri, served_model=source.served_model, known=facts)
+        if backend.facts.fingerprint != facts.fingerprint:
+            backend.close()
+            raise FailedPrecondition("its files have changed since it was loaded; LoadModel takes them as they are now")
+        return backend
 
     def _same_content(self, held: Policy) -> bool:
         if held.source.kind is not BackendKind.TRANSFORMERS:

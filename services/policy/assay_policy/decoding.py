@@ -169,6 +169,36 @@ class _Batch:
         return logits
 
 
+def answer_log_probs(model: Any, items: Sequence[tuple[Sequence[int], Sequence[int]]], *, pad_id: int) -> list[float]:
+    """Sum of the log-probabilities of each answer's tokens after its prompt, in nats; a prompt of several answers is read once.
+
+    Args:
+        model: a transformers causal LM in eval mode.
+        items: token ids of prompt (not empty) and answer (not empty).
+        pad_id: token to pad with.
+    """
+    device = model.device
+    prompts = {tuple(prompt): place for place, prompt in enumerate(dict.fromkeys(tuple(prompt) for prompt, _ in items))}
+    rows = torch.tensor([prompts[tuple(prompt)] for prompt, _ in items], device=device)
+    with torch.inference_mode():
+        ids, mask = padded_left(list(prompts), pad_id, device)
+        cache = roomy_cache(model.config)
+        shared = {"past_key_values": cache, "use_cache": True}
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, **shared).logits[rows]
+        targets, belongs = padded_right([answer for _, answer in items], pad_id, device)
+        if targets.shape[1] > 1:
+            cache.batch_select_indices(rows)
+            mask = mask[rows]
+            positions = mask.sum(1, keepdim=True) + torch.arange(targets.shape[1] - 1, device=device)
+            mask = torch.cat([mask, belongs[:, :-1]], 1)
+            later = model(input_ids=targets[:, :-1], attention_mask=mask, position_ids=positions, **shared).logits
+            logits = torch.cat([logits, later], 1)
+        chosen = logits.gather(2, targets[:, :, None])[:, :, 0].float() - logits.float().logsumexp(-1)
+        sums: list[float] = (chosen.double() * belongs).sum(1).tolist()
+    return sums
+
+
 def padded_left(sequences: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask, int64 [rows, longest], the padding on the left."""
     width = max(len(ids) for ids in sequences)
@@ -177,24 +207,9 @@ def padded_left(sequences: Sequence[Sequence[int]], pad_id: int, device: Any) ->
     return ids.to(device), mask.to(device)
 
 
-def answer_log_probs(model: Any, items: Sequence[tuple[Sequence[int], Sequence[int]]], *, pad_id: int) -> list[float]:
-    """Sum of the log-probabilities of each answer's tokens after its prompt, in nats, in one forward pass.
-
-    Args:
-        model: a transformers causal LM in eval mode.
-        items: token ids of prompt (not empty) and answer (not empty).
-        pad_id: token to pad with.
-    """
-    with torch.inference_mode():
-        ids, mask = padded_left([[*prompt, *answer] for prompt, answer in items], pad_id, model.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        kept = max(len(answer) for _, answer in items) + 1
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=kept).logits
-        log_probs = torch.log_softmax(logits[:, -kept:-1].float(), -1)
-        targets = ids[:, -(kept - 1) :]
-        chosen = log_probs.gather(2, targets[:, :, None])[:, :, 0].double()
-        lengths = torch.tensor([len(answer) for _, answer in items], device=model.device)
-        offsets = torch.arange(kept - 1, device=model.device)
-        belongs = offsets[None, :] >= (kept - 1 - lengths)[:, None]
-        sums: list[float] = chosen.where(belongs, torch.zeros_like(chosen)).sum(1).tolist()
-    return sums
+def padded_right(sequences: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, int64 [rows, longest], the padding on the right."""
+    width = max(len(ids) for ids in sequences)
+    ids = torch.tensor([list(row) + [pad_id] * (width - len(row)) for row in sequences], dtype=torch.long)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in sequences], dtype=torch.long)
+    return ids.to(device), mask.to(device)

@@ -143,6 +143,15 @@ def test_a_model_that_is_gone_at_restart_says_why_and_the_others_serve(make: Cal
     assert catalogue.get("gone").facts == catalogue.get("sft").facts
 
 
+def test_a_model_whose_files_changed_meanwhile_is_not_passed_off_as_the_old_one(make: Callable[[], Catalogue], folder: Path):
+    make().load("sft", str(folder))
+    write_tiny_causal_lm(folder, seed=1)
+    catalogue = make()
+    with pytest.raises(FailedPrecondition, match="files have changed"):
+        catalogue.get("sft")
+    assert catalogue.load("sft", str(folder)).facts.fingerprint == fingerprint_folder(folder).fingerprint
+
+
 def test_a_replaced_model_is_closed_after_its_last_call(make: Callable[[], Catalogue], folder: Path, tmp_path: Path):
     catalogue = make()
     catalogue.load("sft", str(folder))

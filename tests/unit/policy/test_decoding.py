@@ -57,10 +57,13 @@ def test_the_log_prob_is_that_of_a_plain_forward_at_temperature_one(model, famil
         assert decoded.log_prob == pytest.approx(plain_log_prob(model, prompt, decoded.token_ids), abs=1e-4)
 
 
-def test_log_probs_of_given_answers_are_those_of_a_plain_forward_whatever_they_are_batched_with(model):
-    items = [(PROMPTS[0], [5, 6]), (PROMPTS[1], [7]), (PROMPTS[2], [8, 9, 10, 11, 12])]
+@pytest.mark.parametrize("family", ["llama", "gpt2", "sliding window"])
+def test_log_probs_of_given_answers_are_those_of_a_plain_forward_whatever_they_are_batched_with(model, family: str):
+    model = model if family == "llama" else dict(families())[family]
+    items = [(PROMPTS[0], [5, 6]), (PROMPTS[1], [7]), (PROMPTS[0], [8, 9, 10, 11, 12, 13, 14, 15, 16]), (PROMPTS[2], [8, 9, 10])]
     expected = [plain_log_prob(model, prompt, answer) for prompt, answer in items]
     assert answer_log_probs(model, items, pad_id=0) == pytest.approx(expected, abs=1e-4)
+    assert answer_log_probs(model, items[1:2], pad_id=0) == pytest.approx(expected[1:2], abs=1e-4)
 
 
 def test_an_answer_that_ends_itself_keeps_its_end_token_and_leaves_the_batch(model):
