@@ -93,7 +93,7 @@ class Catalogue:
     def restore(self, preload: Mapping[str, str]) -> None:
         """Loads what was loaded before the last end, then the models of `preload` (name to URI) that are not there yet.
 
-        A remembered model that cannot be loaded any more, or is another one by now, does not keep the others from serving: who asks for it is told why.
+        A remembered model that is gone, or another one by now, does not keep the others from serving: who asks for it is told why.
         """
         remembered = read_json(str(self._file)) if self._file.exists() else []
         with self._loading:
