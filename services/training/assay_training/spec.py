@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
+_Named: Any = Field(default="", min_length=1, validate_default=True)
+"""A name that must be there; protobuf's JSON leaves out what is empty."""
 
 
 class _Model(BaseModel):
@@ -53,7 +55,7 @@ class OptimizerOptions(_Model):
 class Gate(_Model):
     """What is asked of the reward model before anything is optimised against it."""
 
-    reward_model: str = Field(min_length=1)
+    reward_model: str = _Named
     min_accuracy_low: Rate = 0.0
     """0 means 0.5."""
     override_reason: str = ""
@@ -64,7 +66,7 @@ class SftSpec(_Model):
 
     model_uri: str = ""
     scratch: ScratchModel | None = None
-    data_uri: str = Field(min_length=1)
+    data_uri: str = _Named
     include_rejected: bool = False
 
     @model_validator(mode="after")
@@ -87,7 +89,7 @@ class RewardModelSpec(_Model):
 
     kind: RewardModelKind = RewardModelKind.UNSPECIFIED
     model_uri: str = ""
-    data_uri: str = Field(min_length=1)
+    data_uri: str = _Named
     label_flip_rate: Rate = 0.0
 
     @model_validator(mode="after")
@@ -100,8 +102,8 @@ class RewardModelSpec(_Model):
 class DpoSpec(_Model):
     """Direct preference optimisation."""
 
-    model_uri: str = Field(min_length=1)
-    data_uri: str = Field(min_length=1)
+    model_uri: str = _Named
+    data_uri: str = _Named
     beta: float = Field(default=0.0, ge=0.0, le=100.0)
     gate: Gate | None = None
 
@@ -109,8 +111,8 @@ class DpoSpec(_Model):
 class PpoSpec(_Model):
     """Proximal policy optimisation against a model of the reward service."""
 
-    model_uri: str = Field(min_length=1)
-    data_uri: str = Field(min_length=1)
+    model_uri: str = _Named
+    data_uri: str = _Named
     gate: Gate
     beta: float = Field(default=0.0, ge=0.0, le=100.0)
     rollout_size: Count = 0
@@ -138,7 +140,7 @@ class TrainingRequest(_Model):
     dpo: DpoSpec | None = None
     ppo: PpoSpec | None = None
     optimizer: OptimizerOptions = OptimizerOptions()
-    output_uri: str = Field(min_length=1)
+    output_uri: str = _Named
     seed: int = Field(default=0, ge=0, lt=2**32)
     """NumPy takes seeds below 2^32."""
     threads: int = Field(default=0, ge=0, le=256)
