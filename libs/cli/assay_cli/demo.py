@@ -28,6 +28,8 @@ HUB_DATA = "Anthropic/hh-rlhf"
 GENERATED_PAIRS = 2400
 PATIENCE_SECONDS = 180.0
 JOB_ID = "demo"
+SPEED = {"ASSAY_REWARD_SEQUENCES_PER_FORWARD": "16"}
+"""A group at a time through the tiny models: a third of the time, and still the same scores for the same request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +90,11 @@ def run_demo(*, data: str | None, out: Path, resume: bool, study: Path | None = 
         (out / name).unlink(missing_ok=True)
     text = demo_study(chosen, study)
     console.print(f"Data: {chosen.name} ({chosen.uri})", soft_wrap=True)
-    with LocalStack(state) as stack:
-        console.print(f"The stack is up after {time.monotonic() - began:.0f} s: Kafka at {stack.kafka_bootstrap}, logs in {state / 'logs'}")
+    with LocalStack(state, extra_env=SPEED) as stack:
+        console.print(
+            f"The stack is up after {time.monotonic() - began:.0f} s: Kafka at {stack.kafka_bootstrap}, logs in {state / 'logs'}",
+            soft_wrap=True,
+        )
         with AssayClient(Endpoints.from_folder(state), patience_s=PATIENCE_SECONDS) as client:
             job = client.evaluation.create_study_job(text, str((out / "study").resolve()), job_id=JOB_ID)
             follow_study(client, job.id, on_stage=_show_stage)
@@ -144,7 +149,7 @@ def print_report(report: dict[str, Any]) -> None:
         ],
     )
     for finding in report["findings"]:
-        console.print(f"• {finding}", markup=False)
+        console.print(f"• {finding}", markup=False, soft_wrap=True)
 
 
 def _or_dash(value: float | None) -> float | str:

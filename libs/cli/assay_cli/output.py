@@ -59,7 +59,8 @@ def _plain(value: Any) -> Any:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints a table; numbers are set to the right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    console.print(f"\n{title}", style="bold", markup=False, soft_wrap=True)
+    table = Table(header_style="bold")
     shown = [[_cell(value) for value in row] for row in rows]
     for index, column in enumerate(columns):
         numeric = bool(shown) and all(_is_number(row[index]) for row in shown)
