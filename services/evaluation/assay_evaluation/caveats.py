@@ -16,7 +16,9 @@ def caveats(gold: Mapping[str, Any] | None, data: Mapping[str, Any], flip_rates:
     """
     sentences = []
     if gold and gold.get("kind") == "bag_of_words":
-        agreement = f" and agrees with people on only {100 * gold['accuracy']:.0f} % of pairs" if gold.get("accuracy") is not None else ""
+        agreement = (
+            f", and it agrees with people on only {100 * gold['accuracy']:.0f} % of pairs" if gold.get("accuracy") is not None else ""
+        )
         sentences.append(f"The gold judge is a bag of words: it looks at which words an answer holds, not at what it says{agreement}.")
     sentences.append(
         "The policy is tiny and its text is mostly nonsense with local grammar. What is shown is the machinery of optimisation, "

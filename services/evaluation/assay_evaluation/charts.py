@@ -27,7 +27,7 @@ def cleaning_chart(cleaning: Mapping[str, Any]) -> dict[str, Any]:
         alt.Chart(alt.InlineData(values=rows))
         .mark_bar()
         .encode(
-            x=alt.X("pairs:Q", title="pairs"),
+            x=alt.X("pairs:Q", title="pairs", axis=alt.Axis(tickCount=8)),
             y=alt.Y("category:N", sort=order, title=None),
             color=alt.Color(
                 "action:N", scale=alt.Scale(domain=ACTIONS, range=ACTION_COLORS), legend=alt.Legend(orient="top", title="what was done")
@@ -56,7 +56,7 @@ def leaderboard_chart(reward_models: Sequence[Mapping[str, Any]], baselines: Map
     base = alt.Chart(alt.InlineData(values=rows)).encode(y=alt.Y("model:N", sort=order, title=None))
     scale = alt.Scale(domain=[min([0.4, *(r["low"] for r in rows)]), max([0.8, *(r["high"] for r in rows)])], zero=False, nice=True)
     bars = base.mark_rule(strokeWidth=3, color=MODEL_COLORS[0]).encode(
-        x=alt.X("low:Q", scale=scale, title="accuracy, with 95 % interval"), x2="high:Q"
+        x=alt.X("low:Q", scale=scale, title="accuracy, with 95 % interval", axis=alt.Axis(format="%", tickCount=8)), x2="high:Q"
     )
     points = base.mark_point(filled=True, size=90, color=MODEL_COLORS[0], opacity=1).encode(
         x=alt.X("accuracy:Q", scale=scale),
@@ -102,7 +102,9 @@ def paradigm_chart(policies: Sequence[Mapping[str, Any]], accuracies: Mapping[st
         for p in policies
     ]
     base = alt.Chart(alt.InlineData(values=rows))
-    x = alt.X("accuracy:Q", title="accuracy of the reward model", scale=alt.Scale(zero=False, padding=16))
+    x = alt.X(
+        "accuracy:Q", title="accuracy of the reward model", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(format="%", tickCount=5)
+    )
     y = alt.Y("gold:Q", title="gold score of the policy", scale=alt.Scale(zero=False, padding=12))
     line = base.mark_line(color=QUIET, strokeWidth=1.2).encode(x=x, y=y, order="accuracy:Q")
     across = base.mark_rule(strokeWidth=1.5, opacity=0.5).encode(x="accuracy_low:Q", x2="accuracy_high:Q", y="gold:Q", color=_color(rows))
@@ -137,7 +139,7 @@ def kl_chart(curves: Mapping[str, Any]) -> dict[str, Any] | None:
     )
     color = _color(rows, legend=alt.Legend(orient="top", title="reward model"))
     lines = base.mark_line(point=alt.OverlayMarkDef(size=36)).encode(
-        x=alt.X("kl:Q", title="KL to the start, nats an answer"),
+        x=alt.X("kl:Q", title="KL to the start, nats an answer", axis=alt.Axis(tickCount=8)),
         y=alt.Y("gold:Q", title="gold score", scale=alt.Scale(zero=False)),
         color=color,
         strokeDash=dash,
@@ -158,7 +160,7 @@ def _finish(chart: Any, *, height: int) -> dict[str, Any]:
         chart.properties(width="container", height=height)
         .configure_view(stroke=None)
         .configure_axis(labelFontSize=12, titleFontSize=12, grid=True, gridColor="#e8e8e4", titleFontWeight="normal", labelLimit=140)
-        .configure_legend(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", columns=2)
+        .configure_legend(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", columns=3)
         .to_dict()
     )
     return specification

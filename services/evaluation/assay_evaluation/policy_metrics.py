@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from assay_evaluation.statistics import Estimate, Floats, MeanDifference, mean, paired_difference, sign_test, wilson
+from assay_evaluation.statistics import Estimate, Floats, MeanDifference, decimals, mean, paired_difference, sign_test, wilson
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,9 @@ class PolicyMetrics:
             "gold": self.gold.as_dict(),
             "kl": self.kl.as_dict(),
             "words": self.words.as_dict(),
-            "distinct_1": round(self.distinct_1, 6),
-            "distinct_2": round(self.distinct_2, 6),
-            "gold_per_prompt": [round(float(value), 6) for value in self.gold_per_prompt],
+            "distinct_1": decimals(self.distinct_1),
+            "distinct_2": decimals(self.distinct_2),
+            "gold_per_prompt": [decimals(value) for value in self.gold_per_prompt],
         }
         if self.win_rate is not None and self.gain is not None and self.win_p_value is not None:
             figures["win_rate"] = self.win_rate.as_dict()

@@ -18,6 +18,16 @@ Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 
 
+def decimals(value: float) -> float:
+    """Four decimals: what a report can mean, and coarse enough that the rounding of a device never shows (about 1e-7 in a mean)."""
+    return round(float(value), 4)
+
+
+def significant(value: float) -> float:
+    """Five significant digits, for figures on a scale of their own such as the spread of a reward model's scores."""
+    return float(f"{value:.5g}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A figure with its uncertainty.
@@ -35,8 +45,8 @@ class Estimate:
     n: int
 
     def as_dict(self) -> dict[str, float | int]:
-        """The figure as JSON, rounded to six digits so that it does not depend on the order of a sum."""
-        return {"value": round(self.value, 6), "low": round(self.low, 6), "high": round(self.high, 6), "n": self.n}
+        """The figure as JSON, rounded as `decimals` says."""
+        return {"value": decimals(self.value), "low": decimals(self.low), "high": decimals(self.high), "n": self.n}
 
 
 @dataclass(frozen=True, kw_only=True)

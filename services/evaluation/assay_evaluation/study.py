@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import graphlib
 import hashlib
+import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,6 +97,12 @@ class Plan:
     def sha256(self) -> str:
         """Hash of the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def design_sha256(self) -> str:
+        """Hash of what the study says, however it is written and wherever its data lies."""
+        content = self.study.model_dump(mode="json", exclude={"data": {"uri"}})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def parse_study(text: str) -> Plan:

@@ -10,6 +10,7 @@ from assay_evaluation.samples import read_samples
 from assay_evaluation.scoring import score_samples
 from assay_evaluation.stage_kinds import BestOfN
 from assay_evaluation.stages.context import StageContext
+from assay_evaluation.statistics import decimals
 
 
 def run(context: StageContext, stage: BestOfN) -> dict[str, Any]:
@@ -26,9 +27,9 @@ def run(context: StageContext, stage: BestOfN) -> dict[str, Any]:
         best = [int(values.argmax()) for values in proxy]
         words = [len(one.answers[index].text.split()) for one, index in zip(samples, best, strict=True)]
         curves[name] = {
-            "points": [{"n": p.n, "kl": round(p.kl, 6), "gold": p.gold.as_dict(), "proxy": p.proxy.as_dict()} for p in points],
-            "words": round(sum(words) / len(words), 6),
-            "gold_per_prompt": [round(float(value), 6) for value in points[-1].gold_per_prompt],
+            "points": [{"n": p.n, "kl": decimals(p.kl), "gold": p.gold.as_dict(), "proxy": p.proxy.as_dict()} for p in points],
+            "words": decimals(sum(words) / len(words)),
+            "gold_per_prompt": [decimals(value) for value in points[-1].gold_per_prompt],
         }
         chosen[name] = {
             one.prompt_id: {"text": one.answers[index].text, "gold": float(values[index])}

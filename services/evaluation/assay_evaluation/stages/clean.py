@@ -15,6 +15,7 @@ from assay_data.errors import DataError
 from assay_data.pairs import pair_to_dict, read_pairs, write_pairs
 from assay_data.storage import exists, join_uri, write_json, write_jsonl
 from assay_data.wire import to_proto
+from assay_evaluation.findings import CATEGORIES
 from assay_evaluation.planted import planted_truth
 from assay_evaluation.refusals import RefusalWatch
 from assay_evaluation.stage_kinds import Clean
@@ -27,7 +28,6 @@ from assay_kit.topics import DEAD_LETTERS, PREFERENCES_LABELLED, PREFERENCES_RAW
 
 RUN_HEADER = "assay-run"
 OPTIONS_HEADER = "assay-cleaning-options"
-CATEGORIES = ("same", "opposite", "toxic", "vague", "repetitive", "empty")
 ACTIONS = ("keep", "flip", "drop")
 TIMEOUT_SECONDS = 900.0
 

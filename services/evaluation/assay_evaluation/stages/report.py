@@ -13,6 +13,7 @@ from assay_data.formats import pair_of
 from assay_data.storage import atomic_write, join_uri, read_json, read_jsonl, sha256_of, write_json
 from assay_evaluation.caveats import caveats
 from assay_evaluation.findings import (
+    CATEGORIES,
     Outcome,
     cleaning_findings,
     gold_findings,
@@ -240,7 +241,7 @@ def _lineage(context: StageContext, stage: Report) -> dict[str, Any]:
         name: result["figures"]["fingerprint"] for name, result in context.results.items() if "fingerprint" in result["figures"]
     }
     return {
-        "study_sha256": context.plan.sha256,
+        "study_sha256": context.plan.design_sha256,
         "seed": context.seed,
         "labelled_sha256": sha256_of(context.artifact(stage.cleaning, "labelled")),
         "cleaning_policy_id": context.figures(stage.cleaning, "labelled")["policy_id"],
@@ -264,8 +265,8 @@ def _examples(labelled_uri: str) -> dict[str, list[dict[str, Any]]]:
         if row["category"] != "same":
             found.setdefault(row["category"], []).append((row["confidence"], row))
     examples = {}
-    for category, rows in sorted(found.items()):
-        surest = sorted(rows, key=lambda item: -item[0])[:EXAMPLES_PER_CATEGORY]
+    for category in (name for name in CATEGORIES if name in found):
+        surest = sorted(found[category], key=lambda item: -item[0])[:EXAMPLES_PER_CATEGORY]
         examples[category] = [_example(row) for _, row in surest]
     return examples
 
