@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,12 @@ def benchmark_models(
 
     Raises:
         FailedPrecondition: There are no pairs.
+        AssayClientError: The reward service has no such model; names those it has.
     """
     if not pairs:
         raise FailedPrecondition("there is no pair to measure reward models on")
+    for served in models.values():
+        work.patiently(partial(work.tools.remote.reward.get_model, served))
     comparisons = Comparisons(
         ids=[pair.id for pair in pairs],
         prompts=[prompt_key(pair) for pair in pairs],

@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from assay_evaluation.stage_kinds import Ref, Stage, Strict
 
+_MEANT, _QUOTE = "did you mean '", "'?"
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
@@ -228,7 +229,12 @@ def _validate(content: dict[str, Any]) -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        raise StudyError([_violation(fault, content) for fault in error.errors(include_url=False)]) from error
+        violations = [_violation(fault, content) for fault in error.errors(include_url=False)]
+        # A key that is only misspelt is one fault, not a key too many and another one missing.
+        meant = {
+            f"{path.rpartition('.')[0]}.{text.split(_MEANT)[1].split(_QUOTE)[0]}".lstrip(".") for path, text in violations if _MEANT in text
+        }
+        raise StudyError([(path, text) for path, text in violations if text != "missing" or path not in meant]) from error
 
 
 def _violation(fault: Any, content: dict[str, Any]) -> tuple[str, str]:
@@ -272,4 +278,4 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _did_you_mean(written: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     close = difflib.get_close_matches(written, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; {_MEANT}{close[0]}{_QUOTE}" if close else ""

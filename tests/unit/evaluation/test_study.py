@@ -125,3 +125,10 @@ def test_the_demo_keeps_its_order_when_the_data_is_put_in():
     assert plan.study.data.limit == 5
     assert plan.study.stages["rm_25"].label_flip_rate == 0.25
     assert plan.study.stages["rm_25"].base == "sft"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"), [("name: small", "nmae: small", "nmae"), ("judge: gold", "jugde: gold", "stages.compared.jugde")]
+)
+def test_a_misspelt_key_that_must_be_there_is_one_fault(old, new, path):
+    assert fault(old, new)[0] == path
