@@ -30,6 +30,8 @@ from assay_data.pairs import read_pairs, write_pairs
 from assay_data.storage import sha256_of
 from assay_training.examples import as_turns, chosen_and_rejected, encode
 
+PROMPT_LEFT = reward_pb2.TRUNCATION_POLICY_PROMPT_LEFT
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -82,16 +84,6 @@ def test_sft_learns_and_leaves_a_chat_model_with_its_lineage(policy: Path, data:
     assert lineage["seed"] == 7 and lineage["steps"] == 40 and lineage["versions"]["trl"].startswith("1.16.")
 
 
-def test_sft_killed_in_the_middle_ends_with_the_same_weights(policy: Path, data: Path, tmp_path: Path) -> None:
-    options = {"max_steps": 40, "checkpoint_steps": 10}
-    spec = run_spec(tmp_path, "sft", sft={"scratch": SCRATCH, "data_uri": str(data)}, optimizer=options)
-    kill_after(spec, 13)
-    lines = run_here(spec)
-    assert any(line["stage"] == "resume" and line["done"] >= 10 for line in lines)
-    assert weights_of(tmp_path / "sft") == weights_of(policy)
-    assert lineage_of(tmp_path / "sft")["metrics"] == lineage_of(policy)["metrics"]
-
-
 def test_the_reward_model_learns_from_labels_of_which_some_were_flipped(reward_model: Path, policy: Path) -> None:
     loss = losses(lines_of(reward_model))
     assert mean(loss[-5:]) < mean(loss[:5]) - 0.1
@@ -120,17 +112,22 @@ async def test_the_reward_service_feeds_a_model_the_very_tokens_it_was_trained_o
     pairs = list(read_pairs(str(data), limit=20))
     chosen, _ = chosen_and_rejected(pairs)
     tokenizer = AutoTokenizer.from_pretrained(reward_model)
-    trained_on = [example.ids for example in encode(tokenizer, chosen)]
+    longest = SCRATCH["max_context_tokens"]
+    encoded = encode(tokenizer, chosen)
+    trained_on = [example.with_whole_answer(longest).ids for example in encoded]
+    assert max(map(len, encoded)) > longest, "no pair of the test is cut"
+    options = reward_pb2.ScoreOptions(truncation=PROMPT_LEFT)
     assert all(ids[-1] == tokenizer.eos_token_id for ids in trained_on)
     model = AutoModelForSequenceClassification.from_pretrained(reward_model).eval()
     async with rewards(tmp_path / "reward") as service:
         await service.load("rm", reward_model)
         for ids, (prompt, answer) in zip(trained_on, chosen, strict=True):
             turns = [*as_turns(prompt), {"role": "assistant", "content": answer}]
-            rendered = await service.stub.RenderPrompt(reward_pb2.RenderPromptRequest(conversation=conversation(turns)))
+            request = reward_pb2.RenderPromptRequest(conversation=conversation(turns), truncation=PROMPT_LEFT)
+            rendered = await service.stub.RenderPrompt(request)
             assert list(rendered.tokens.ids) == ids
             item = reward_pb2.ScoreItem(conversation=conversation(turns))
-            scored = await service.stub.ScoreBatch(reward_pb2.ScoreBatchRequest(items=[item]))
+            scored = await service.stub.ScoreBatch(reward_pb2.ScoreBatchRequest(items=[item], options=options))
             with torch.no_grad():
                 logit = model(input_ids=torch.tensor([ids])).logits.item()
             assert scored.results[0].score.raw == pytest.approx(logit, abs=1e-5)
@@ -226,16 +223,16 @@ async def test_ppo_says_so_when_the_reward_model_is_another_than_the_gate_saw(
     assert not (tmp_path / "ppo").exists()
 
 
-def test_a_run_that_cannot_be_done_says_why_in_one_line_and_leaves_nothing(policy: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_done_says_why_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"prompt": [{"role": "user", "content": "Hi"}], "chosen": "a", "rejected": "b"}\n{"prompt": 3}\n')
-    spec = run_spec(tmp_path, "sft", sft={"model_uri": str(policy), "data_uri": str(bad)})
+    spec = run_spec(tmp_path, "bow", reward_model={"kind": "REWARD_MODEL_KIND_BAG_OF_WORDS", "data_uri": str(bad)})
     with process_of(spec) as process:
         out, err = process.communicate(timeout=250)
     assert process.returncode == 1
     error = json.loads(out.splitlines()[-1])["error"]
     assert "bad.jsonl" in error and "2" in error and "Traceback" not in error
-    assert not (tmp_path / "sft").exists() and not list(tmp_path.glob(".partial*"))
+    assert not (tmp_path / "bow").exists() and not list(tmp_path.glob(".partial*"))
 
 
 def test_a_folder_that_is_there_already_is_not_touched(policy: Path, data: Path, tmp_path: Path) -> None:

@@ -321,19 +321,6 @@ async def test_a_run_whose_process_is_killed_goes_on_from_its_checkpoint(data: s
     assert weights_of(tmp_path / "out") == left_alone
 
 
-async def test_a_run_that_is_killed_again_and_again_fails_and_leaves_nothing(data: str, tmp_path: Path) -> None:
-    async with training_service(tmp_path / "state", training_restarts=0) as service:
-        optimizer = training_pb2.OptimizerOptions(max_steps=100_000)
-        spec = training_pb2.SftSpec(scratch=scratch(), data_uri=data)
-        await service.create(job_id="doomed", sft=spec, optimizer=optimizer, output_uri=str(tmp_path / "out"))
-        await training_until(service, "doomed", 1)
-        run_processes()[0].kill()
-        _, job = await service.ended("doomed")
-    assert job.state == jobs_pb2.JOB_STATE_FAILED
-    assert "killed by SIGKILL" in job.error
-    assert not (tmp_path / "out").exists() and not runs_left(tmp_path / "state")
-
-
 async def test_a_service_that_is_killed_takes_its_run_along_and_both_go_on_after_the_restart(
     data: str, left_alone: bytes, tmp_path: Path
 ) -> None:

@@ -57,5 +57,11 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def longest_input(model: PreTrainedModel, wanted: int) -> int:
+    """The wanted length in tokens, or the model's longest where that is less: serving refuses what is longer."""
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min(wanted, most) if most else wanted
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from assay_training.bases import load_policy
+from assay_training.bases import load_policy, longest_input
 from assay_training.compact_head import use_compact_head
 from assay_training.examples import chosen_and_rejected, encode, require
 from assay_training.fitting import PlannedOrderMixin, ProgressCallback, final_metrics, fit, settings
@@ -45,12 +45,13 @@ def train(run: Run) -> Outcome:
     pairs = [pair for pair in run.pairs() if not pair.rejected_prompt and pair.chosen != pair.rejected]
     require(pairs, uri=spec.data_uri, what="pair of two different answers to one prompt")
     chosen, rejected = chosen_and_rejected(pairs)
+    longest = longest_input(model, run.options.max_length)
     rows = []
     for better, worse in zip(encode(tokenizer, chosen), encode(tokenizer, rejected), strict=True):
         # One prompt for both: what fits beside the longer answer.
         longer = max(better, worse, key=lambda example: len(example.answer_ids))
-        prompt_ids = longer.fitted(run.options.max_length).prompt_ids
-        room = run.options.max_length - len(prompt_ids)
+        prompt_ids = longer.fitted(longest).prompt_ids
+        room = longest - len(prompt_ids)
         rows.append({"prompt_ids": prompt_ids, "chosen_ids": better.answer_ids[:room], "rejected_ids": worse.answer_ids[:room]})
 
     steps = steps_of(len(rows), batch_size=run.options.batch_size, epochs=run.options.epochs, max_steps=run.options.max_steps)

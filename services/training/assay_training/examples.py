@@ -37,6 +37,17 @@ class Encoded:
         keep = max_length - len(answer)
         return Encoded(self.prompt_ids[max(0, len(self.prompt_ids) - keep) :], answer)
 
+    def with_whole_answer(self, max_length: int) -> Encoded:
+        """At most `max_length` tokens, by the oldest of the prompt: what serving feeds to a reward model under PROMPT_LEFT.
+
+        Raises:
+            ValueError: the answer alone is longer.
+        """
+        keep = max_length - len(self.answer_ids)
+        if keep < 0:
+            raise ValueError(f"the answer has {len(self.answer_ids)} tokens; at most {max_length} are wanted")
+        return Encoded(self.prompt_ids[max(0, len(self.prompt_ids) - keep) :], self.answer_ids)
+
 
 def as_turns(messages: Iterable[Message]) -> list[dict[str, str]]:
     """Messages as chat templates take them."""

@@ -13,7 +13,7 @@ from trl import RLOOConfig
 from assay.reward.v1 import reward_pb2
 from assay_client.reward import score_options
 from assay_client.trl import RemoteReward
-from assay_training.bases import load_policy
+from assay_training.bases import load_policy, longest_input
 from assay_training.examples import require
 from assay_training.fitting import ProgressCallback, final_metrics, fit, settings
 from assay_training.ppo_trainer import PpoTerms, PpoTrainer
@@ -67,8 +67,9 @@ def train(run: Run) -> Outcome:
     shape = _shape(spec, run.options.batch_size)
     model, tokenizer = load_policy(spec.model_uri)
     tokenizer.padding_side = "left"
-    prompts, too_long = prompts_of(run, tokenizer)
-    require(prompts, uri=spec.data_uri, what=f"prompt whose last turn has at most max_length, {run.options.max_length} tokens")
+    longest = longest_input(model, run.options.max_length + shape["max_new_tokens"]) - shape["max_new_tokens"]
+    prompts, too_long = prompts_of(run, tokenizer, longest=longest)
+    require(prompts, uri=spec.data_uri, what=f"prompt whose last turn has at most {longest} tokens")
     planned = planned_prompts(prompts, shape["rollouts"] * shape["rollout_size"] // GENERATIONS, seed=run.request.seed)
 
     steps_per_rollout = shape["epochs"] * shape["minibatches"]

@@ -13,7 +13,7 @@ from assay_training.examples import as_turns, render, token_ids
 from assay_training.runs import Run
 
 
-def prompts_of(run: Run, tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[dict[str, str]]], int]:
+def prompts_of(run: Run, tokenizer: PreTrainedTokenizerBase, *, longest: int) -> tuple[list[list[dict[str, str]]], int]:
     """The different prompts of the data, without the oldest turns that do not fit, and how many did not fit at all."""
     seen: dict[str, tuple[Message, ...]] = {}
     for pair in run.pairs():
@@ -21,7 +21,7 @@ def prompts_of(run: Run, tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[
     fitting, too_long = [], 0
     for prompt in seen.values():
         turns = as_turns(prompt)
-        while turns and len(token_ids(tokenizer, render(tokenizer, [turns], generation=True))[0]) > run.options.max_length:
+        while turns and len(token_ids(tokenizer, render(tokenizer, [turns], generation=True))[0]) > longest:
             turns = turns[1:]
         if turns:
             fitting.append(turns)

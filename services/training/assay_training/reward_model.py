@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import suppress_seqcls_warning
 
-from assay_training.bases import load_tokenizer, model_path
+from assay_training.bases import load_tokenizer, longest_input, model_path
 from assay_training.examples import chosen_and_rejected, encode, require
 from assay_training.fitting import PlannedOrderMixin, ProgressCallback, final_metrics, fit, settings
 from assay_training.flips import flipped
@@ -37,11 +37,11 @@ def train(run: Run) -> Outcome:
     model, tokenizer = _classifier(spec.model_uri, seed=run.request.seed)
 
     chosen, rejected = chosen_and_rejected(pairs)
-    longest = run.options.max_length
+    longest = longest_input(model, run.options.max_length)
     encoded = list(zip(encode(tokenizer, chosen), encode(tokenizer, rejected), strict=True))
     fitting = [(better, worse) for better, worse in encoded if max(len(better.answer_ids), len(worse.answer_ids)) < longest]
-    examples = [(better.fitted(longest).ids, worse.fitted(longest).ids) for better, worse in fitting]
-    require(examples, uri=spec.data_uri, what=f"pair whose answers are shorter than max_length, {longest} tokens")
+    examples = [(better.with_whole_answer(longest).ids, worse.with_whole_answer(longest).ids) for better, worse in fitting]
+    require(examples, uri=spec.data_uri, what=f"pair whose answers are shorter than {longest} tokens")
 
     steps = steps_of(len(examples), batch_size=run.options.batch_size, epochs=run.options.epochs, max_steps=run.options.max_steps)
     trainer = PlannedRewardTrainer(

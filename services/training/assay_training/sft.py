@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from assay_data.conversations import Message
-from assay_training.bases import load_policy
+from assay_training.bases import load_policy, longest_input
 from assay_training.compact_head import compact_head_fits, labelled_log_probs
 from assay_training.examples import Encoded, as_turns, chosen_and_rejected, encode, render, require
 from assay_training.fitting import PlannedOrderMixin, ProgressCallback, final_metrics, fit, settings
@@ -62,7 +62,8 @@ def train(run: Run) -> Outcome:
     else:
         model, tokenizer = load_policy(spec.model_uri)
     whole = encode(tokenizer, answered)
-    examples = [example.fitted(run.options.max_length) for example in whole]
+    longest = longest_input(model, run.options.max_length)
+    examples = [example.fitted(longest) for example in whole]
     rows = _rows(examples, everything=spec.scratch is not None)
 
     steps = steps_of(len(rows), batch_size=run.options.batch_size, epochs=run.options.epochs, max_steps=run.options.max_steps)
@@ -86,7 +87,7 @@ def train(run: Run) -> Outcome:
         save=save,
         steps=steps,
         metrics=final_metrics(trainer, FIGURES),
-        facts={"examples": len(rows), "examples_cut": sum(len(example) > run.options.max_length for example in whole)},
+        facts={"examples": len(rows), "examples_cut": sum(len(example) > longest for example in whole)},
     )
 
 

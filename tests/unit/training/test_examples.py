@@ -61,6 +61,15 @@ def test_the_oldest_of_the_prompt_goes_first_and_the_answer_is_cut_last() -> Non
     assert cut == Encoded([6, 7, 8, 9], list(range(100, 112)))
 
 
+def test_a_reward_model_sees_answers_whole() -> None:
+    example = Encoded(list(range(10)), list(range(100, 112)))
+    assert example.with_whole_answer(16) == Encoded([6, 7, 8, 9], list(range(100, 112)))
+    assert example.with_whole_answer(12) == Encoded([], list(range(100, 112)))
+    assert example.with_whole_answer(30) == example
+    with pytest.raises(ValueError, match="12 tokens"):
+        example.with_whole_answer(11)
+
+
 def pair(number: int, **fields: Sequence[Message]) -> PreferencePair:
     return PreferencePair((Message("user", f"q{number}"),), f"good {number}", f"bad {number}", **fields)  # type: ignore[arg-type]
 
