@@ -66,7 +66,7 @@ class Training:
         return response.job
 
     async def follow(self, job_id: str) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
-        async for answer in self.jobs.WatchJob(jobs_pb2.WatchJobRequest(id=job_id), timeout=120):
+        async for answer in self.jobs.WatchJob(jobs_pb2.WatchJobRequest(id=job_id), timeout=250):
             yield answer
 
     async def ended(self, job_id: str) -> tuple[list[jobs_pb2.JobEvent], jobs_pb2.Job]:
