@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -54,7 +54,12 @@ def leaderboard_chart(reward_models: Sequence[Mapping[str, Any]], baselines: Map
     ]
     order = [row["model"] for row in rows]
     base = alt.Chart(alt.InlineData(values=rows)).encode(y=alt.Y("model:N", sort=order, title=None))
-    scale = alt.Scale(domain=[min([0.4, *(r["low"] for r in rows)]), max([0.8, *(r["high"] for r in rows)])], zero=False, nice=True)
+    lines = [
+        {"baseline": "a coin", "accuracy": baselines["coin"]["value"]},
+        {"baseline": "the longer answer wins", "accuracy": baselines["longest_wins"]["value"]},
+    ]
+    ends = [*(row["low"] for row in rows), *(row["high"] for row in rows), *(line["accuracy"] for line in lines)]
+    scale = alt.Scale(domain=[min(0.4, *ends), max(0.8, *ends)], zero=False, nice=True)
     bars = base.mark_rule(strokeWidth=3, color=MODEL_COLORS[0]).encode(
         x=alt.X("low:Q", scale=scale, title="accuracy, with 95 % interval", axis=alt.Axis(format="%", tickCount=8)), x2="high:Q"
     )
@@ -68,10 +73,6 @@ def leaderboard_chart(reward_models: Sequence[Mapping[str, Any]], baselines: Map
             alt.Tooltip("high:Q", format=".3f"),
         ],
     )
-    lines = [
-        {"baseline": "a coin", "accuracy": baselines["coin"]["value"]},
-        {"baseline": "the longer answer wins", "accuracy": baselines["longest_wins"]["value"]},
-    ]
     rules = (
         alt.Chart(alt.InlineData(values=lines))
         .mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
@@ -87,8 +88,17 @@ def leaderboard_chart(reward_models: Sequence[Mapping[str, Any]], baselines: Map
     return _finish(rules + bars + points, height=max(110, 46 * len(rows)))
 
 
-def paradigm_chart(policies: Sequence[Mapping[str, Any]], accuracies: Mapping[str, Any], reference: float | None) -> dict[str, Any]:
-    """Accuracy of the reward model against the gold score of what came of it, both with intervals."""
+def paradigm_chart(
+    policies: Sequence[Mapping[str, Any]], accuracies: Mapping[str, Any], *, reference: float | None, gold_range: Sequence[float]
+) -> dict[str, Any]:
+    """Accuracy of the reward model against the gold score of what came of it, both with intervals.
+
+    Args:
+        policies: Policies of one paradigm.
+        accuracies: All reward models by name.
+        reference: Gold score of the policy before any reward model.
+        gold_range: Least and greatest gold score of all paradigms, so that their charts can be compared.
+    """
     rows = [
         {
             "model": p["reward_model"],
@@ -105,17 +115,19 @@ def paradigm_chart(policies: Sequence[Mapping[str, Any]], accuracies: Mapping[st
     x = alt.X(
         "accuracy:Q", title="accuracy of the reward model", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(format="%", tickCount=5)
     )
-    y = alt.Y("gold:Q", title="gold score of the policy", scale=alt.Scale(zero=False, padding=12))
+    y = alt.Y("gold:Q", title="gold score of the policy", scale=alt.Scale(domain=list(gold_range), nice=True, zero=False))
+    color = _color(accuracies)
     line = base.mark_line(color=QUIET, strokeWidth=1.2).encode(x=x, y=y, order="accuracy:Q")
-    across = base.mark_rule(strokeWidth=1.5, opacity=0.5).encode(x="accuracy_low:Q", x2="accuracy_high:Q", y="gold:Q", color=_color(rows))
-    along = base.mark_rule(strokeWidth=2.5).encode(x="accuracy:Q", y="low:Q", y2="high:Q", color=_color(rows))
+    across = base.mark_rule(strokeWidth=1.5, opacity=0.5).encode(x="accuracy_low:Q", x2="accuracy_high:Q", y="gold:Q", color=color)
+    along = base.mark_rule(strokeWidth=2.5).encode(x="accuracy:Q", y="low:Q", y2="high:Q", color=color)
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
         x=x,
         y=y,
-        color=_color(rows),
+        color=color,
         tooltip=["model:N", alt.Tooltip("accuracy:Q", format=".3f"), alt.Tooltip("gold:Q", format=".2f")],
     )
-    layers = line + across + along + points
+    names = base.mark_text(align="left", dx=8, dy=-8, fontSize=12).encode(x=x, y=y, text="model:N", color=color)
+    layers = line + across + along + points + names
     if reference is not None:
         start = alt.Chart(alt.InlineData(values=[{"gold": reference}]))
         layers = start.mark_rule(strokeDash=[5, 4], color=QUIET).encode(y="gold:Q") + layers
@@ -135,9 +147,11 @@ def kl_chart(curves: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     base = alt.Chart(alt.InlineData(values=rows))
     dash = alt.StrokeDash(
-        "way:N", scale=alt.Scale(domain=list(names.values()), range=[[1, 0], [5, 4]]), legend=alt.Legend(orient="top", title=None)
+        "way:N",
+        scale=alt.Scale(domain=list(names.values()), range=[[1, 0], [5, 4]]),
+        legend=alt.Legend(orient="top", title=None, symbolType="stroke", symbolSize=300),
     )
-    color = _color(rows, legend=alt.Legend(orient="top", title="reward model"))
+    color = _color({row["model"] for row in rows}, legend=alt.Legend(orient="top", title="reward model", symbolOpacity=1))
     lines = base.mark_line(point=alt.OverlayMarkDef(size=36)).encode(
         x=alt.X("kl:Q", title="KL to the start, nats an answer", axis=alt.Axis(tickCount=8)),
         y=alt.Y("gold:Q", title="gold score", scale=alt.Scale(zero=False)),
@@ -150,8 +164,8 @@ def kl_chart(curves: Mapping[str, Any]) -> dict[str, Any] | None:
     return _finish(bars + lines, height=340)
 
 
-def _color(rows: Sequence[Mapping[str, Any]], legend: Any = None) -> Any:
-    models = sorted({row["model"] for row in rows})
+def _color(names: Iterable[str], legend: Any = None) -> Any:
+    models = sorted(names)
     return alt.Color("model:N", scale=alt.Scale(domain=models, range=MODEL_COLORS[: max(len(models), 1)]), legend=legend)
 
 

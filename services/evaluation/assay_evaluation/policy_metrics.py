@@ -80,12 +80,7 @@ def measure(policy: PolicySamples, reference: PolicySamples | None) -> PolicyMet
     words = np.array([np.mean([len(text.split()) for text in answers]) for answers in policy.texts])
     win_rate = win_p_value = gain = None
     if reference is not None:
-        other = reference.gold.mean(axis=1)
-        test = sign_test(gold, other)
-        ties = gold.size - test.first_only - test.second_only
-        win_rate = wilson(test.first_only + ties / 2, gold.size)
-        win_p_value = test.p_value
-        gain = paired_difference(gold, other)
+        win_rate, win_p_value, gain = _compare(gold, reference.gold.mean(axis=1))
     texts = [text for answers in policy.texts for text in answers]
     return PolicyMetrics(
         gold=mean(gold),
@@ -98,6 +93,23 @@ def measure(policy: PolicySamples, reference: PolicySamples | None) -> PolicyMet
         distinct_2=distinct(texts, 2),
         gold_per_prompt=gold,
     )
+
+
+def against(gold: Floats, reference: Floats) -> dict[str, Any]:
+    """Wins and gain of gold scores against those of the reference on the same prompts, as JSON; shape (prompts,) each."""
+    win_rate, win_p_value, gain = _compare(gold, reference)
+    return {
+        "win_rate": win_rate.as_dict(),
+        "win_p_value": win_p_value,
+        "gain": gain.estimate.as_dict(),
+        "gain_p_value": gain.p_value,
+    }
+
+
+def _compare(gold: Floats, reference: Floats) -> tuple[Estimate, float, MeanDifference]:
+    test = sign_test(gold, reference)
+    ties = gold.size - test.first_only - test.second_only
+    return wilson(test.first_only + ties / 2, gold.size), test.p_value, paired_difference(gold, reference)
 
 
 def distinct(texts: Sequence[str], n: int) -> float:

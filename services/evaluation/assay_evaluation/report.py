@@ -54,10 +54,11 @@ def _specifications(report: Mapping[str, Any]) -> dict[str, str]:
         "leaderboard": charts.leaderboard_chart(report["reward_models"], report["baselines"]),
         "kl": charts.kl_chart(report["curves"]),
     }
+    gold = [bound for policy in report["policies"] for bound in policy["gold_interval"]]
     for algorithm in PARADIGMS:
         policies = [policy for policy in report["policies"] if policy["algorithm"] == algorithm and policy["reward_model"] in accuracies]
         if policies:
-            made[algorithm] = charts.paradigm_chart(policies, accuracies, reference)
+            made[algorithm] = charts.paradigm_chart(policies, accuracies, reference=reference, gold_range=[min(gold), max(gold)])
     return {name: _safe_json(specification) for name, specification in made.items() if specification}
 
 
