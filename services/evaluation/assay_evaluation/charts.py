@@ -149,7 +149,7 @@ def kl_chart(curves: Mapping[str, Any]) -> dict[str, Any] | None:
     dash = alt.StrokeDash(
         "way:N",
         scale=alt.Scale(domain=list(names.values()), range=[[1, 0], [5, 4]]),
-        legend=alt.Legend(orient="top", title=None, symbolType="stroke", symbolSize=300),
+        legend=alt.Legend(orient="top", title=None, symbolType="stroke", symbolSize=300, symbolStrokeColor="#333"),
     )
     color = _color({row["model"] for row in rows}, legend=alt.Legend(orient="top", title="reward model", symbolOpacity=1))
     lines = base.mark_line(point=alt.OverlayMarkDef(size=36)).encode(
