@@ -135,7 +135,7 @@ def paradigm_chart(
 
 
 def kl_chart(curves: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Gold score against KL to the start, for PPO's snapshots and best-of-n; None where there are no curves."""
+    """Gold score against KL to the start, for PPO's snapshots (solid) and best-of-n (dashed); None where there are no curves."""
     names = {"ppo": "PPO", "best_of_n": "best-of-n"}
     rows = [
         {"model": curve["reward_model"], "way": names[way], **{key: point[key] for key in ("kl", "gold", "low", "high")}}
@@ -146,11 +146,7 @@ def kl_chart(curves: Mapping[str, Any]) -> dict[str, Any] | None:
     if not rows:
         return None
     base = alt.Chart(alt.InlineData(values=rows))
-    dash = alt.StrokeDash(
-        "way:N",
-        scale=alt.Scale(domain=list(names.values()), range=[[1, 0], [5, 4]]),
-        legend=alt.Legend(orient="top", title=None, symbolType="stroke", symbolSize=300, symbolStrokeColor="#333"),
-    )
+    dash = alt.StrokeDash("way:N", scale=alt.Scale(domain=list(names.values()), range=[[1, 0], [5, 4]]), legend=None)
     color = _color({row["model"] for row in rows}, legend=alt.Legend(orient="top", title="reward model", symbolOpacity=1))
     lines = base.mark_line(point=alt.OverlayMarkDef(size=36)).encode(
         x=alt.X("kl:Q", title="KL to the start, nats an answer", axis=alt.Axis(tickCount=8)),
