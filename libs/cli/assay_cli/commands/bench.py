@@ -40,13 +40,19 @@ def bench(
     if as_json:
         print_json(result)
         return
+    measured = [(model["name"], model["accuracy"], int(model["ties"])) for model in result["models"]]
+    baselines = [(name.replace("_", " "), accuracy, "") for name, accuracy in result["baselines"].items()]
     print_table(
         "Reward models on held-out pairs",
         ["reward model", "accuracy", "95 % interval", "ties", "n"],
         [
-            [row["name"], row["accuracy"], "[{:.3f}, {:.3f}]".format(*row["accuracy_interval"]), int(row["ties"]), int(row["n"])]
-            for row in result["leaderboard"]
+            [name, accuracy["value"], f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}]", ties, int(accuracy["n"])]
+            for name, accuracy, ties in [*sorted(measured, key=lambda row: -row[1]["value"]), *baselines]
         ],
     )
-    for finding in result.get("findings", []):
-        console.print(f"• {finding}", markup=False)
+    if result["tests"]:
+        columns = list(result["tests"][0])
+        print_table(
+            "Paired tests", [name.replace("_", " ") for name in columns], [[test[name] for name in columns] for test in result["tests"]]
+        )
+    console.print(f"Written to {result['benchmark_uri']}", soft_wrap=True)
