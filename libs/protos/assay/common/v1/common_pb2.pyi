@@ -340,6 +340,11 @@ class QualityCard(_message.Message):
     SUBSETS_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     MEASURED_AT_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    LENGTH_SLOPE_FIELD_NUMBER: _builtins.int
+    MEAN_RESPONSE_TOKENS_FIELD_NUMBER: _builtins.int
+    REFERENCE_QUANTILES_FIELD_NUMBER: _builtins.int
+    REFERENCE_SCORES_FIELD_NUMBER: _builtins.int
     fingerprint: _builtins.str
     """Fingerprint of the model: SHA-256 over the hashes of weights, tokenizer and chat template; hexadecimal. Key of the topic."""
     model: _builtins.str
@@ -356,6 +361,10 @@ class QualityCard(_message.Message):
     """Temperature fitted so that sigmoid(margin / temperature) is the observed win rate; > 0."""
     expected_calibration_error: _builtins.float
     """Expected calibration error at that temperature; 0..1."""
+    mean_response_tokens: _builtins.float
+    """Mean length of the reference sample's answers in the model's tokens: where the length correction is 0."""
+    reference_scores: _builtins.int
+    """Size of the reference sample in answers; 0 on older cards."""
     @_builtins.property
     def accuracy(self) -> Global___Estimate:
         """Accuracy on held-out clean pairs in 0..1, ties counted as half, with its Wilson interval."""
@@ -376,6 +385,20 @@ class QualityCard(_message.Message):
     def measured_at(self) -> _timestamp_pb2.Timestamp:
         """When it was measured."""
 
+    @_builtins.property
+    def calibration(self) -> Global___Calibration:
+        """How the temperature was fitted and what it is worth; absent on cards made before it was measured."""
+
+    @_builtins.property
+    def length_slope(self) -> Global___Estimate:
+        """What length alone does to the score: raw score per response token, by least squares of the margin on the difference in length of two
+        answers to one prompt, at equal human preference. Absent when it was not measured.
+        """
+
+    @_builtins.property
+    def reference_quantiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Raw scores of the reference sample as its quantiles at 0, 1/100, ..., 1: 101 values, not descending; empty on older cards."""
+
     def __init__(
         self,
         *,
@@ -392,16 +415,92 @@ class QualityCard(_message.Message):
         subsets: _abc.Mapping[_builtins.str, Global___Estimate] | None = ...,
         data: Global___Artifact | None = ...,
         measured_at: _timestamp_pb2.Timestamp | None = ...,
+        calibration: Global___Calibration | None = ...,
+        length_slope: Global___Estimate | None = ...,
+        mean_response_tokens: _builtins.float = ...,
+        reference_quantiles: _abc.Iterable[_builtins.float] | None = ...,
+        reference_scores: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_on_policy_rank_correlation", b"_on_policy_rank_correlation", "accuracy", b"accuracy", "data", b"data", "measured_at", b"measured_at", "on_policy_rank_correlation", b"on_policy_rank_correlation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calibration", b"_calibration", "_length_slope", b"_length_slope", "_on_policy_rank_correlation", b"_on_policy_rank_correlation", "accuracy", b"accuracy", "calibration", b"calibration", "data", b"data", "length_slope", b"length_slope", "measured_at", b"measured_at", "on_policy_rank_correlation", b"on_policy_rank_correlation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_on_policy_rank_correlation", b"_on_policy_rank_correlation", "accuracy", b"accuracy", "data", b"data", "expected_calibration_error", b"expected_calibration_error", "fingerprint", b"fingerprint", "length_correlation", b"length_correlation", "mean", b"mean", "measured_at", b"measured_at", "model", b"model", "on_policy_rank_correlation", b"on_policy_rank_correlation", "std", b"std", "subsets", b"subsets", "temperature", b"temperature", "ties", b"ties"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration", b"_calibration", "_length_slope", b"_length_slope", "_on_policy_rank_correlation", b"_on_policy_rank_correlation", "accuracy", b"accuracy", "calibration", b"calibration", "data", b"data", "expected_calibration_error", b"expected_calibration_error", "fingerprint", b"fingerprint", "length_correlation", b"length_correlation", "length_slope", b"length_slope", "mean", b"mean", "mean_response_tokens", b"mean_response_tokens", "measured_at", b"measured_at", "model", b"model", "on_policy_rank_correlation", b"on_policy_rank_correlation", "reference_quantiles", b"reference_quantiles", "reference_scores", b"reference_scores", "std", b"std", "subsets", b"subsets", "temperature", b"temperature", "ties", b"ties"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__calibration: _TypeAlias = _typing.Literal["calibration"]  # noqa: Y015
+    _WhichOneofArgType__calibration: _TypeAlias = _typing.Literal["_calibration", b"_calibration"]  # noqa: Y015
+    _WhichOneofReturnType__length_slope: _TypeAlias = _typing.Literal["length_slope"]  # noqa: Y015
+    _WhichOneofArgType__length_slope: _TypeAlias = _typing.Literal["_length_slope", b"_length_slope"]  # noqa: Y015
     _WhichOneofReturnType__on_policy_rank_correlation: _TypeAlias = _typing.Literal["on_policy_rank_correlation"]  # noqa: Y015
     _WhichOneofArgType__on_policy_rank_correlation: _TypeAlias = _typing.Literal["_on_policy_rank_correlation", b"_on_policy_rank_correlation"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calibration) -> _WhichOneofReturnType__calibration | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__length_slope) -> _WhichOneofReturnType__length_slope | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__on_policy_rank_correlation) -> _WhichOneofReturnType__on_policy_rank_correlation | None: ...
 
 Global___QualityCard: _TypeAlias = QualityCard  # noqa: Y015
+
+@_typing.final
+class Calibration(_message.Message):
+    """Temperature scaling of a reward model's margins (Guo et al. 2017), judged out of fold: each comparison by the temperature that was
+    fitted on the prompts of the other folds.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    FOLDS_FIELD_NUMBER: _builtins.int
+    LOG_LOSS_FIELD_NUMBER: _builtins.int
+    UNCALIBRATED_LOG_LOSS_FIELD_NUMBER: _builtins.int
+    LOG_LOSS_GAIN_FIELD_NUMBER: _builtins.int
+    EXPECTED_CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
+    UNCALIBRATED_EXPECTED_CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """SHA-256 over the fingerprint and every figure that derived scores use: mean, std, temperature, length slope and mean length;
+    first 32 hexadecimal digits.
+    """
+    folds: _builtins.int
+    """Folds of the cross-fitting; whole prompts. 0: too few prompts, and the figures below are of the fit itself."""
+    expected_calibration_error: _builtins.float
+    """Expected calibration error at the out-of-fold temperature; 0..1; over `temperature.n` comparisons."""
+    uncalibrated_expected_calibration_error: _builtins.float
+    """Expected calibration error at temperature 1; 0..1."""
+    @_builtins.property
+    def temperature(self) -> Global___Estimate:
+        """The temperature fitted on all comparisons, with its profile-likelihood interval; `n` comparisons."""
+
+    @_builtins.property
+    def log_loss(self) -> Global___Estimate:
+        """Log loss per comparison in nats at the out-of-fold temperature; 0.693 is a coin's. Interval by a bootstrap over prompts."""
+
+    @_builtins.property
+    def uncalibrated_log_loss(self) -> Global___Estimate:
+        """Log loss per comparison without calibration, at temperature 1."""
+
+    @_builtins.property
+    def log_loss_gain(self) -> Global___Estimate:
+        """The second minus the first, paired: an interval that holds 0 shows no improvement."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        temperature: Global___Estimate | None = ...,
+        folds: _builtins.int = ...,
+        log_loss: Global___Estimate | None = ...,
+        uncalibrated_log_loss: Global___Estimate | None = ...,
+        log_loss_gain: Global___Estimate | None = ...,
+        expected_calibration_error: _builtins.float = ...,
+        uncalibrated_expected_calibration_error: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["log_loss", b"log_loss", "log_loss_gain", b"log_loss_gain", "temperature", b"temperature", "uncalibrated_log_loss", b"uncalibrated_log_loss"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_calibration_error", b"expected_calibration_error", "folds", b"folds", "id", b"id", "log_loss", b"log_loss", "log_loss_gain", b"log_loss_gain", "temperature", b"temperature", "uncalibrated_expected_calibration_error", b"uncalibrated_expected_calibration_error", "uncalibrated_log_loss", b"uncalibrated_log_loss"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
 
 @_typing.final
 class ItemError(_message.Message):

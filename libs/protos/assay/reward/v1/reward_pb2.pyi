@@ -64,6 +64,8 @@ class _ScoreScaleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreScale
     """(raw - mean) / std of the quality card; FAILED_PRECONDITION without one."""
     SCORE_SCALE_CALIBRATED: _ScoreScale.ValueType  # 3
     """sigmoid((raw - mean) / temperature) of the quality card; FAILED_PRECONDITION without one."""
+    SCORE_SCALE_LENGTH_CORRECTED: _ScoreScale.ValueType  # 4
+    """raw - slope * (response_tokens - mean response tokens) of the quality card; FAILED_PRECONDITION without one."""
 
 class ScoreScale(_ScoreScale, metaclass=_ScoreScaleEnumTypeWrapper):
     """Scale of Score.value."""
@@ -76,6 +78,8 @@ SCORE_SCALE_STANDARDIZED: ScoreScale.ValueType  # 2
 """(raw - mean) / std of the quality card; FAILED_PRECONDITION without one."""
 SCORE_SCALE_CALIBRATED: ScoreScale.ValueType  # 3
 """sigmoid((raw - mean) / temperature) of the quality card; FAILED_PRECONDITION without one."""
+SCORE_SCALE_LENGTH_CORRECTED: ScoreScale.ValueType  # 4
+"""raw - slope * (response_tokens - mean response tokens) of the quality card; FAILED_PRECONDITION without one."""
 Global___ScoreScale: _TypeAlias = ScoreScale  # noqa: Y015
 
 class _Priority:
@@ -534,6 +538,12 @@ class Score(_message.Message):
     RESPONSE_TOKENS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     TOKENS_DROPPED_FIELD_NUMBER: _builtins.int
+    STANDARDIZED_FIELD_NUMBER: _builtins.int
+    WIN_PROBABILITY_FIELD_NUMBER: _builtins.int
+    LENGTH_CORRECTED_FIELD_NUMBER: _builtins.int
+    STDDEV_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    FROM_CACHE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """As in the candidate or item."""
     value: _builtins.float
@@ -550,6 +560,26 @@ class Score(_message.Message):
     """Whether tokens were dropped."""
     tokens_dropped: _builtins.int
     """How many."""
+    standardized: _builtins.float
+    """(raw - mean) / std of the quality card; absent without one."""
+    win_probability: _builtins.float
+    """Probability that this answer is preferred to an answer of average reward, by the Bradley-Terry model at the fitted temperature:
+    sigmoid((raw - mean) / temperature) of the quality card; absent without one. The opponent is fixed, so the same text has the same
+    probability alone and in any group, and a group's own comparisons follow: answer i is preferred to j with probability
+    sigmoid(logit(p_i) - logit(p_j)) = sigmoid((raw_i - raw_j) / temperature).
+    """
+    length_corrected: _builtins.float
+    """The raw score without what length alone explains: raw - slope * (response_tokens - mean response tokens) of the quality card;
+    absent without a slope.
+    """
+    stddev: _builtins.float
+    """Standard deviation (n - 1) of the members' raw scores; absent unless the model is an ensemble of two or more."""
+    from_cache: _builtins.bool
+    """Whether the result cache had it; it is then what was computed before, to the bit."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberScore]:
+        """The members' raw scores, in the ensemble's order; empty unless the model is an ensemble."""
+
     def __init__(
         self,
         *,
@@ -561,14 +591,61 @@ class Score(_message.Message):
         response_tokens: _builtins.int = ...,
         truncated: _builtins.bool = ...,
         tokens_dropped: _builtins.int = ...,
+        standardized: _builtins.float | None = ...,
+        win_probability: _builtins.float | None = ...,
+        length_corrected: _builtins.float | None = ...,
+        stddev: _builtins.float | None = ...,
+        members: _abc.Iterable[Global___MemberScore] | None = ...,
+        from_cache: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_length_corrected", b"_length_corrected", "_standardized", b"_standardized", "_stddev", b"_stddev", "_win_probability", b"_win_probability", "length_corrected", b"length_corrected", "standardized", b"standardized", "stddev", b"stddev", "win_probability", b"win_probability"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_corrected", b"_length_corrected", "_standardized", b"_standardized", "_stddev", b"_stddev", "_win_probability", b"_win_probability", "from_cache", b"from_cache", "id", b"id", "length_corrected", b"length_corrected", "members", b"members", "prompt_tokens", b"prompt_tokens", "raw", b"raw", "response_tokens", b"response_tokens", "scale", b"scale", "standardized", b"standardized", "stddev", b"stddev", "tokens_dropped", b"tokens_dropped", "truncated", b"truncated", "value", b"value", "win_probability", b"win_probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__length_corrected: _TypeAlias = _typing.Literal["length_corrected"]  # noqa: Y015
+    _WhichOneofArgType__length_corrected: _TypeAlias = _typing.Literal["_length_corrected", b"_length_corrected"]  # noqa: Y015
+    _WhichOneofReturnType__standardized: _TypeAlias = _typing.Literal["standardized"]  # noqa: Y015
+    _WhichOneofArgType__standardized: _TypeAlias = _typing.Literal["_standardized", b"_standardized"]  # noqa: Y015
+    _WhichOneofReturnType__stddev: _TypeAlias = _typing.Literal["stddev"]  # noqa: Y015
+    _WhichOneofArgType__stddev: _TypeAlias = _typing.Literal["_stddev", b"_stddev"]  # noqa: Y015
+    _WhichOneofReturnType__win_probability: _TypeAlias = _typing.Literal["win_probability"]  # noqa: Y015
+    _WhichOneofArgType__win_probability: _TypeAlias = _typing.Literal["_win_probability", b"_win_probability"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__length_corrected) -> _WhichOneofReturnType__length_corrected | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__standardized) -> _WhichOneofReturnType__standardized | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stddev) -> _WhichOneofReturnType__stddev | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__win_probability) -> _WhichOneofReturnType__win_probability | None: ...
+
+Global___Score: _TypeAlias = Score  # noqa: Y015
+
+@_typing.final
+class MemberScore(_message.Message):
+    """What one member of an ensemble gave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the member."""
+    raw: _builtins.float
+    """Its raw score."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        raw: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "prompt_tokens", b"prompt_tokens", "raw", b"raw", "response_tokens", b"response_tokens", "scale", b"scale", "tokens_dropped", b"tokens_dropped", "truncated", b"truncated", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "raw", b"raw"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Score: _TypeAlias = Score  # noqa: Y015
+Global___MemberScore: _TypeAlias = MemberScore  # noqa: Y015
 
 @_typing.final
 class Provenance(_message.Message):
@@ -587,6 +664,7 @@ class Provenance(_message.Message):
     MEAN_FIELD_NUMBER: _builtins.int
     STD_FIELD_NUMBER: _builtins.int
     HAS_QUALITY_CARD_FIELD_NUMBER: _builtins.int
+    CALIBRATION_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model."""
     revision: _builtins.str
@@ -609,6 +687,8 @@ class Provenance(_message.Message):
     """Standard deviation of the raw score by the quality card; 0 without one."""
     has_quality_card: _builtins.bool
     """Whether the model has a quality card."""
+    calibration_id: _builtins.str
+    """Calibration id of the quality card: which mean, spread, temperature and length slope the derived scores used; empty without one."""
     def __init__(
         self,
         *,
@@ -623,10 +703,11 @@ class Provenance(_message.Message):
         mean: _builtins.float = ...,
         std: _builtins.float = ...,
         has_quality_card: _builtins.bool = ...,
+        calibration_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template_sha256", b"chat_template_sha256", "dtype", b"dtype", "engine_version", b"engine_version", "fingerprint", b"fingerprint", "has_quality_card", b"has_quality_card", "mean", b"mean", "model", b"model", "revision", b"revision", "std", b"std", "tokenizer_sha256", b"tokenizer_sha256", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration_id", b"calibration_id", "chat_template_sha256", b"chat_template_sha256", "dtype", b"dtype", "engine_version", b"engine_version", "fingerprint", b"fingerprint", "has_quality_card", b"has_quality_card", "mean", b"mean", "model", b"model", "revision", b"revision", "std", b"std", "tokenizer_sha256", b"tokenizer_sha256", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -644,12 +725,15 @@ class Usage(_message.Message):
     QUEUE_TIME_FIELD_NUMBER: _builtins.int
     TOKENIZE_TIME_FIELD_NUMBER: _builtins.int
     COMPUTE_TIME_FIELD_NUMBER: _builtins.int
+    BATCH_SEQUENCES_FIELD_NUMBER: _builtins.int
     useful_tokens: _builtins.int
     """Sum of the lengths of the sequences."""
     computed_tokens: _builtins.int
     """Tokens the device computed, padding not counted."""
     padded_tokens: _builtins.int
     """Padding the device computed besides."""
+    batch_sequences: _builtins.int
+    """Sequences of the largest batch on the device that computed any of these scores; 0 when nothing was computed."""
     @_builtins.property
     def queue_time(self) -> _duration_pb2.Duration:
         """Time in the queue."""
@@ -671,10 +755,11 @@ class Usage(_message.Message):
         queue_time: _duration_pb2.Duration | None = ...,
         tokenize_time: _duration_pb2.Duration | None = ...,
         compute_time: _duration_pb2.Duration | None = ...,
+        batch_sequences: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compute_time", b"compute_time", "queue_time", b"queue_time", "tokenize_time", b"tokenize_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_time", b"compute_time", "computed_tokens", b"computed_tokens", "padded_tokens", b"padded_tokens", "queue_time", b"queue_time", "tokenize_time", b"tokenize_time", "useful_tokens", b"useful_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_sequences", b"batch_sequences", "compute_time", b"compute_time", "computed_tokens", b"computed_tokens", "padded_tokens", b"padded_tokens", "queue_time", b"queue_time", "tokenize_time", b"tokenize_time", "useful_tokens", b"useful_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1079,3 +1164,237 @@ class SetAliasResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetAliasResponse: _TypeAlias = SetAliasResponse  # noqa: Y015
+
+@_typing.final
+class SetShadowRequest(_message.Message):
+    """Asks for a candidate to score a share of a model's traffic besides, or for the end of that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    share: _builtins.float
+    """Share of the calls that the candidate scores too, drawn at random; above 0, at most 1. Absent means 1."""
+    window: _builtins.int
+    """Calls that are remembered for the report, the newest; 1 to 100,000. Absent means 10,000."""
+    @_builtins.property
+    def model(self) -> _common_pb2.ModelSelector:
+        """The model whose traffic it is; empty name: the alias "default"."""
+
+    @_builtins.property
+    def candidate(self) -> _common_pb2.ModelSelector:
+        """The candidate, another loaded model; empty name: the model has no shadow any more."""
+
+    def __init__(
+        self,
+        *,
+        model: _common_pb2.ModelSelector | None = ...,
+        candidate: _common_pb2.ModelSelector | None = ...,
+        share: _builtins.float | None = ...,
+        window: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_share", b"_share", "_window", b"_window", "candidate", b"candidate", "model", b"model", "share", b"share", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_share", b"_share", "_window", b"_window", "candidate", b"candidate", "model", b"model", "share", b"share", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__share: _TypeAlias = _typing.Literal["share"]  # noqa: Y015
+    _WhichOneofArgType__share: _TypeAlias = _typing.Literal["_share", b"_share"]  # noqa: Y015
+    _WhichOneofReturnType__window: _TypeAlias = _typing.Literal["window"]  # noqa: Y015
+    _WhichOneofArgType__window: _TypeAlias = _typing.Literal["_window", b"_window"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__share) -> _WhichOneofReturnType__share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window) -> _WhichOneofReturnType__window | None: ...
+
+Global___SetShadowRequest: _TypeAlias = SetShadowRequest  # noqa: Y015
+
+@_typing.final
+class SetShadowResponse(_message.Message):
+    """What is in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIOUS_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def previous(self) -> Global___ShadowReport:
+        """The last report of the shadow that was replaced or ended; absent where there was none."""
+
+    @_builtins.property
+    def current(self) -> Global___ShadowReport:
+        """The new shadow, with nothing compared yet; absent when the model has none any more."""
+
+    def __init__(
+        self,
+        *,
+        previous: Global___ShadowReport | None = ...,
+        current: Global___ShadowReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "previous", b"previous"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "previous", b"previous"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetShadowResponse: _TypeAlias = SetShadowResponse  # noqa: Y015
+
+@_typing.final
+class GetShadowRequest(_message.Message):
+    """Asks how the candidate compares."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> _common_pb2.ModelSelector:
+        """The model; empty name: the alias "default"."""
+
+    def __init__(
+        self,
+        *,
+        model: _common_pb2.ModelSelector | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetShadowRequest: _TypeAlias = GetShadowRequest  # noqa: Y015
+
+@_typing.final
+class GetShadowResponse(_message.Message):
+    """How the candidate compares."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def report(self) -> Global___ShadowReport:
+        """The comparison so far; NOT_FOUND where the model has no shadow."""
+
+    def __init__(
+        self,
+        *,
+        report: Global___ShadowReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetShadowResponse: _TypeAlias = GetShadowResponse  # noqa: Y015
+
+@_typing.final
+class ShadowReport(_message.Message):
+    """A candidate revision's scores beside the model's, on the same texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    CALLS_SEEN_FIELD_NUMBER: _builtins.int
+    CALLS_COMPARED_FIELD_NUMBER: _builtins.int
+    CALLS_SKIPPED_FIELD_NUMBER: _builtins.int
+    CALLS_FAILED_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    FLIP_RATE_FIELD_NUMBER: _builtins.int
+    RANK_CORRELATION_FIELD_NUMBER: _builtins.int
+    STANDARDIZED_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    BEST_AGREEMENT_FIELD_NUMBER: _builtins.int
+    share: _builtins.float
+    """Share of the calls that are drawn; above 0, at most 1."""
+    window: _builtins.int
+    """Most calls remembered."""
+    calls_seen: _builtins.int
+    """Calls of the model since then."""
+    calls_compared: _builtins.int
+    """Calls that both have scored."""
+    calls_skipped: _builtins.int
+    """Calls that were drawn and given up because the queue had no room: callers come first."""
+    calls_failed: _builtins.int
+    """Calls that were drawn and that the candidate could not score."""
+    last_failure: _builtins.str
+    """Why the last of them failed; empty when none did."""
+    answers: _builtins.int
+    """Answers in the window that both have scored."""
+    @_builtins.property
+    def model(self) -> Global___Provenance:
+        """Hashes of the model."""
+
+    @_builtins.property
+    def candidate(self) -> Global___Provenance:
+        """Hashes of the candidate."""
+
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def flip_rate(self) -> _common_pb2.Estimate:
+        """Share of the pairs of answers of one group whose order the candidate turns round, with the Wilson interval over pairs; pairs that
+        either ties are left out. Absent where there is no such pair.
+        """
+
+    @_builtins.property
+    def rank_correlation(self) -> _common_pb2.Estimate:
+        """Spearman's correlation of the two raw scores over the answers, -1..1; absent below four answers or where one side is constant."""
+
+    @_builtins.property
+    def standardized_difference(self) -> _common_pb2.Estimate:
+        """Mean absolute difference of the two scores, each standardised by its own mean and spread over the answers; absent below two answers
+        or where one side is constant.
+        """
+
+    @_builtins.property
+    def best_agreement(self) -> _common_pb2.Estimate:
+        """Share of the groups of two or more whose best answer is the same, with the Wilson interval; absent where there is no group."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Provenance | None = ...,
+        candidate: Global___Provenance | None = ...,
+        share: _builtins.float = ...,
+        window: _builtins.int = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        calls_seen: _builtins.int = ...,
+        calls_compared: _builtins.int = ...,
+        calls_skipped: _builtins.int = ...,
+        calls_failed: _builtins.int = ...,
+        last_failure: _builtins.str = ...,
+        answers: _builtins.int = ...,
+        flip_rate: _common_pb2.Estimate | None = ...,
+        rank_correlation: _common_pb2.Estimate | None = ...,
+        standardized_difference: _common_pb2.Estimate | None = ...,
+        best_agreement: _common_pb2.Estimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_best_agreement", b"_best_agreement", "_flip_rate", b"_flip_rate", "_rank_correlation", b"_rank_correlation", "_standardized_difference", b"_standardized_difference", "best_agreement", b"best_agreement", "candidate", b"candidate", "flip_rate", b"flip_rate", "model", b"model", "rank_correlation", b"rank_correlation", "standardized_difference", b"standardized_difference", "started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_agreement", b"_best_agreement", "_flip_rate", b"_flip_rate", "_rank_correlation", b"_rank_correlation", "_standardized_difference", b"_standardized_difference", "answers", b"answers", "best_agreement", b"best_agreement", "calls_compared", b"calls_compared", "calls_failed", b"calls_failed", "calls_seen", b"calls_seen", "calls_skipped", b"calls_skipped", "candidate", b"candidate", "flip_rate", b"flip_rate", "last_failure", b"last_failure", "model", b"model", "rank_correlation", b"rank_correlation", "share", b"share", "standardized_difference", b"standardized_difference", "started_at", b"started_at", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__best_agreement: _TypeAlias = _typing.Literal["best_agreement"]  # noqa: Y015
+    _WhichOneofArgType__best_agreement: _TypeAlias = _typing.Literal["_best_agreement", b"_best_agreement"]  # noqa: Y015
+    _WhichOneofReturnType__flip_rate: _TypeAlias = _typing.Literal["flip_rate"]  # noqa: Y015
+    _WhichOneofArgType__flip_rate: _TypeAlias = _typing.Literal["_flip_rate", b"_flip_rate"]  # noqa: Y015
+    _WhichOneofReturnType__rank_correlation: _TypeAlias = _typing.Literal["rank_correlation"]  # noqa: Y015
+    _WhichOneofArgType__rank_correlation: _TypeAlias = _typing.Literal["_rank_correlation", b"_rank_correlation"]  # noqa: Y015
+    _WhichOneofReturnType__standardized_difference: _TypeAlias = _typing.Literal["standardized_difference"]  # noqa: Y015
+    _WhichOneofArgType__standardized_difference: _TypeAlias = _typing.Literal["_standardized_difference", b"_standardized_difference"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__best_agreement) -> _WhichOneofReturnType__best_agreement | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__flip_rate) -> _WhichOneofReturnType__flip_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rank_correlation) -> _WhichOneofReturnType__rank_correlation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__standardized_difference) -> _WhichOneofReturnType__standardized_difference | None: ...
+
+Global___ShadowReport: _TypeAlias = ShadowReport  # noqa: Y015

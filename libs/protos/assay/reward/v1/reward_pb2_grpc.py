@@ -352,6 +352,16 @@ class ModelAdminServiceStub:
                 request_serializer=assay_dot_reward_dot_v1_dot_reward__pb2.SetAliasRequest.SerializeToString,
                 response_deserializer=assay_dot_reward_dot_v1_dot_reward__pb2.SetAliasResponse.FromString,
                 _registered_method=True)
+        self.SetShadow = channel.unary_unary(
+                '/assay.reward.v1.ModelAdminService/SetShadow',
+                request_serializer=assay_dot_reward_dot_v1_dot_reward__pb2.SetShadowRequest.SerializeToString,
+                response_deserializer=assay_dot_reward_dot_v1_dot_reward__pb2.SetShadowResponse.FromString,
+                _registered_method=True)
+        self.GetShadow = channel.unary_unary(
+                '/assay.reward.v1.ModelAdminService/GetShadow',
+                request_serializer=assay_dot_reward_dot_v1_dot_reward__pb2.GetShadowRequest.SerializeToString,
+                response_deserializer=assay_dot_reward_dot_v1_dot_reward__pb2.GetShadowResponse.FromString,
+                _registered_method=True)
 
 
 class ModelAdminServiceServicer:
@@ -379,6 +389,20 @@ class ModelAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetShadow(self, request, context):
+        """Lets a candidate revision score a share of a model's traffic besides, without touching the callers' scores or waits; or ends that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetShadow(self, request, context):
+        """How the candidate's scores compare with the model's so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -396,6 +420,16 @@ def add_ModelAdminServiceServicer_to_server(servicer, server):
                     servicer.SetAlias,
                     request_deserializer=assay_dot_reward_dot_v1_dot_reward__pb2.SetAliasRequest.FromString,
                     response_serializer=assay_dot_reward_dot_v1_dot_reward__pb2.SetAliasResponse.SerializeToString,
+            ),
+            'SetShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetShadow,
+                    request_deserializer=assay_dot_reward_dot_v1_dot_reward__pb2.SetShadowRequest.FromString,
+                    response_serializer=assay_dot_reward_dot_v1_dot_reward__pb2.SetShadowResponse.SerializeToString,
+            ),
+            'GetShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetShadow,
+                    request_deserializer=assay_dot_reward_dot_v1_dot_reward__pb2.GetShadowRequest.FromString,
+                    response_serializer=assay_dot_reward_dot_v1_dot_reward__pb2.GetShadowResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -480,6 +514,60 @@ class ModelAdminService:
             '/assay.reward.v1.ModelAdminService/SetAlias',
             assay_dot_reward_dot_v1_dot_reward__pb2.SetAliasRequest.SerializeToString,
             assay_dot_reward_dot_v1_dot_reward__pb2.SetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/assay.reward.v1.ModelAdminService/SetShadow',
+            assay_dot_reward_dot_v1_dot_reward__pb2.SetShadowRequest.SerializeToString,
+            assay_dot_reward_dot_v1_dot_reward__pb2.SetShadowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/assay.reward.v1.ModelAdminService/GetShadow',
+            assay_dot_reward_dot_v1_dot_reward__pb2.GetShadowRequest.SerializeToString,
+            assay_dot_reward_dot_v1_dot_reward__pb2.GetShadowResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -139,6 +139,10 @@ class ModelAdminServiceStub:
     """Unloads a model after its calls in flight."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_reward_pb2.SetAliasRequest, _reward_pb2.SetAliasResponse]
     """Moves an alias such as "default" to another loaded model at once."""
+    SetShadow: _grpc.UnaryUnaryMultiCallable[_reward_pb2.SetShadowRequest, _reward_pb2.SetShadowResponse]
+    """Lets a candidate revision score a share of a model's traffic besides, without touching the callers' scores or waits; or ends that."""
+    GetShadow: _grpc.UnaryUnaryMultiCallable[_reward_pb2.GetShadowRequest, _reward_pb2.GetShadowResponse]
+    """How the candidate's scores compare with the model's so far."""
 
 @_typing.type_check_only
 class ModelAdminServiceAsyncStub(ModelAdminServiceStub):
@@ -151,6 +155,10 @@ class ModelAdminServiceAsyncStub(ModelAdminServiceStub):
     """Unloads a model after its calls in flight."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_reward_pb2.SetAliasRequest, _reward_pb2.SetAliasResponse]  # type: ignore[assignment]
     """Moves an alias such as "default" to another loaded model at once."""
+    SetShadow: _aio.UnaryUnaryMultiCallable[_reward_pb2.SetShadowRequest, _reward_pb2.SetShadowResponse]  # type: ignore[assignment]
+    """Lets a candidate revision score a share of a model's traffic besides, without touching the callers' scores or waits; or ends that."""
+    GetShadow: _aio.UnaryUnaryMultiCallable[_reward_pb2.GetShadowRequest, _reward_pb2.GetShadowResponse]  # type: ignore[assignment]
+    """How the candidate's scores compare with the model's so far."""
 
 class ModelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Loads and unloads models; a role of its own, not for ordinary callers."""
@@ -178,5 +186,21 @@ class ModelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_reward_pb2.SetAliasResponse, _abc.Awaitable[_reward_pb2.SetAliasResponse]]:
         """Moves an alias such as "default" to another loaded model at once."""
+
+    @_abc_1.abstractmethod
+    def SetShadow(
+        self,
+        request: _reward_pb2.SetShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reward_pb2.SetShadowResponse, _abc.Awaitable[_reward_pb2.SetShadowResponse]]:
+        """Lets a candidate revision score a share of a model's traffic besides, without touching the callers' scores or waits; or ends that."""
+
+    @_abc_1.abstractmethod
+    def GetShadow(
+        self,
+        request: _reward_pb2.GetShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reward_pb2.GetShadowResponse, _abc.Awaitable[_reward_pb2.GetShadowResponse]]:
+        """How the candidate's scores compare with the model's so far."""
 
 def add_ModelAdminServiceServicer_to_server(servicer: ModelAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
