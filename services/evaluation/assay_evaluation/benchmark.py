@@ -7,7 +7,6 @@ models are compared on the same pairs with a corrected exact test, and two basel
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import expit
 
+from assay_evaluation.calibration import Calibration, Reference, calibrate, reference_of
 from assay_evaluation.statistics import (
     Estimate,
     Floats,
@@ -33,7 +31,6 @@ from assay_evaluation.statistics import (
 )
 
 SMALLEST_SUBSET = 20
-CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +105,8 @@ class ModelBenchmark:
     length_correlation: float
     mean: float
     std: float
-    temperature: float
-    expected_calibration_error: float
+    calibration: Calibration
+    reference: Reference
     subsets: Mapping[str, Estimate]
     on_policy_rank_correlation: Estimate | None
     within_prompt_std: float | None
@@ -125,8 +122,10 @@ class ModelBenchmark:
             "length_correlation": decimals(self.length_correlation),
             "mean": significant(self.mean),
             "std": significant(self.std),
-            "temperature": significant(self.temperature),
-            "expected_calibration_error": decimals(self.expected_calibration_error),
+            "temperature": significant(self.calibration.temperature.value),
+            "expected_calibration_error": decimals(self.calibration.expected_calibration_error),
+            "calibration": self.calibration.as_dict(),
+            "reference": self.reference.as_dict(),
             "subsets": {name: estimate.as_dict() for name, estimate in self.subsets.items()},
             "on_policy_rank_correlation": self.on_policy_rank_correlation.as_dict() if self.on_policy_rank_correlation else None,
             "within_prompt_std": None if self.within_prompt_std is None else decimals(self.within_prompt_std),
@@ -211,42 +210,6 @@ def run_benchmark(
     )
 
 
-def fit_temperature(margins: Floats) -> float:
-    """The temperature that makes sigmoid(margin / temperature) the likeliest win rate of the better answer.
-
-    Margins are first measured in their own spread, so that the scale of a reward model does not matter. Where the margins do not agree
-    with the labels at all, the likeliest temperature is without bound; it is held below a thousand spreads.
-    """
-    spread = float(np.sqrt(np.mean(np.square(margins))))
-    if spread == 0.0:
-        return 1.0
-
-    def loss(log_temperature: float) -> float:
-        return float(np.logaddexp(0.0, -margins / (spread * np.exp(log_temperature))).mean())
-
-    best = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded", options={"xatol": 1e-6})
-    return spread * float(np.exp(best.x))
-
-
-def calibration_error(margins: Floats, temperature: float) -> float:
-    """Expected calibration error of sigmoid(|margin| / temperature) over ten equal bins of 0.5..1; 0..1."""
-    confidence = expit(np.abs(margins) / temperature)
-    correct = (margins > 0) + 0.5 * (margins == 0)
-    bins = np.minimum(((confidence - 0.5) * 2 * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / margins.size)
-
-
-def held_out_calibration_error(margins: Floats, ids: Sequence[str]) -> float:
-    """Calibration error with the temperature fitted on the other half; halves by the hash of the pair's id."""
-    half = np.array([hashlib.sha256(identity.encode()).digest()[0] % 2 == 0 for identity in ids])
-    parts = [(half, ~half), (~half, half)]
-    if any(not fit.any() or not held.any() for fit, held in parts):
-        return calibration_error(margins, fit_temperature(margins))
-    errors = [calibration_error(margins[held], fit_temperature(margins[fit])) * held.sum() for fit, held in parts]
-    return float(sum(errors) / margins.size)
-
-
 def _measure(comparisons: Comparisons, model: ModelScores, on_policy: OnPolicyScores | None, seed: int) -> ModelBenchmark:
     won = outcomes(model.chosen, model.rejected)
     margins = model.chosen - model.rejected
@@ -262,8 +225,8 @@ def _measure(comparisons: Comparisons, model: ModelScores, on_policy: OnPolicySc
         length_correlation=length.value if length else 0.0,
         mean=float(everything.mean()),
         std=std if std > 0 else 1.0,
-        temperature=fit_temperature(margins),
-        expected_calibration_error=held_out_calibration_error(margins, comparisons.ids),
+        calibration=calibrate(margins, comparisons.prompts, seed=seed),
+        reference=reference_of(model.chosen, model.rejected, model.chosen_tokens, model.rejected_tokens, comparisons.prompts),
         subsets={
             name: wilson(float(won[member].sum()), int(member.sum()))
             for name, member in _subsets(comparisons).items()

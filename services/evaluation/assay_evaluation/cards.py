@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from typing import Any
 
@@ -32,10 +34,35 @@ def make_card(model: dict[str, Any], *, data: common_pb2.Artifact, measured_at: 
         subsets={name: _estimate(subset) for name, subset in model["subsets"].items() if subset["value"] < model["accuracy"]["value"]},
         data=data,
         measured_at=measured_at,
+        mean_response_tokens=model["reference"]["mean_response_tokens"],
+        reference_quantiles=model["reference"]["quantiles"],
+        reference_scores=model["reference"]["scores"],
     )
+    if model["reference"]["length_slope"] is not None:
+        card.length_slope.CopyFrom(_estimate(model["reference"]["length_slope"]))
     if model["on_policy_rank_correlation"] is not None:
         card.on_policy_rank_correlation.CopyFrom(_estimate(model["on_policy_rank_correlation"]))
+    calibration = model["calibration"]
+    card.calibration.CopyFrom(
+        common_pb2.Calibration(
+            id=calibration_id(card),
+            temperature=_estimate(calibration["temperature"]),
+            folds=calibration["folds"],
+            log_loss=_estimate(calibration["log_loss"]),
+            uncalibrated_log_loss=_estimate(calibration["uncalibrated_log_loss"]),
+            log_loss_gain=_estimate(calibration["log_loss_gain"]),
+            expected_calibration_error=calibration["expected_calibration_error"],
+            uncalibrated_expected_calibration_error=calibration["uncalibrated_expected_calibration_error"],
+        )
+    )
     return card
+
+
+def calibration_id(card: common_pb2.QualityCard) -> str:
+    """Names the figures that derived scores use: the same figures have the same id, any other figure another."""
+    slope = card.length_slope.value if card.HasField("length_slope") else None
+    figures = [card.fingerprint, card.mean, card.std, card.temperature, slope, card.mean_response_tokens]
+    return hashlib.sha256(json.dumps(figures).encode()).hexdigest()[:32]
 
 
 class CardStore:

@@ -1,15 +1,7 @@
 import numpy as np
 import pytest
 
-from assay_evaluation.benchmark import (
-    Comparisons,
-    ModelScores,
-    OnPolicyScores,
-    calibration_error,
-    fit_temperature,
-    held_out_calibration_error,
-    run_benchmark,
-)
+from assay_evaluation.benchmark import Comparisons, ModelScores, OnPolicyScores, run_benchmark
 
 
 def comparisons(n: int, chosen_words: float = 10, rejected_words: float = 5) -> Comparisons:
@@ -66,29 +58,6 @@ def test_every_two_models_are_tested_and_corrected():
     assert by_pair["a", "b"].corrected_p_value < 0.001
     assert by_pair["b", "c"].corrected_p_value > 0.05
     assert all(test.corrected_p_value >= test.p_value for test in board.tests)
-
-
-def test_the_temperature_does_not_depend_on_the_scale_of_the_model():
-    rng = np.random.default_rng(2)
-    margins = rng.normal(0.8, 1, 500)
-    assert fit_temperature(1000 * margins) == pytest.approx(1000 * fit_temperature(margins), rel=1e-3)
-
-
-def test_the_fitted_temperature_calibrates():
-    rng = np.random.default_rng(3)
-    strength = rng.normal(0, 2, 6000)
-    # The better answer wins with probability sigmoid(strength); the model reports five times that.
-    wins = rng.random(6000) < 1 / (1 + np.exp(-strength))
-    margins = 5 * np.where(wins, strength, -strength)
-    temperature = fit_temperature(margins)
-    assert temperature == pytest.approx(5, rel=0.1)
-    assert calibration_error(margins, temperature) < 0.03
-    assert calibration_error(margins, 1.0) > 0.05
-
-
-def test_a_model_at_random_has_little_calibration_error_when_fitted():
-    margins = np.random.default_rng(4).normal(0, 1, 2000)
-    assert held_out_calibration_error(margins, [str(i) for i in range(2000)]) < 0.05
 
 
 def test_a_score_that_is_the_length_shows_as_length_correlation():
