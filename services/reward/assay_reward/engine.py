@@ -17,7 +17,7 @@ import grpc
 
 from assay_kit.errors import AssayError, DeadlineExceeded
 from assay_reward.inputs import ScoreInput, ScoreOptions
-from assay_reward.models.base import Computed, Prepared, RewardModel
+from assay_reward.models.base import Computed, MemberScore, Prepared, RewardModel
 from assay_reward.scheduler import NO_DEADLINE, Done, Ticket
 
 UNIT_CANDIDATES = 64
@@ -36,6 +36,11 @@ class Scored:
 
     raw: float
     prepared: Prepared
+    std: float | None = None
+    """Standard deviation (n - 1) of the members' raw scores; None unless an ensemble of two or more gave it."""
+    members: tuple[MemberScore, ...] = ()
+    """In the ensemble's order; empty unless an ensemble gave it."""
+    from_cache: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

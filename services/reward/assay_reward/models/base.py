@@ -47,6 +47,14 @@ class Rendered:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemberScore:
+    """What one member of an ensemble gave an input."""
+
+    name: str
+    raw: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Computed:
     """What the device did for some prepared inputs."""
 
