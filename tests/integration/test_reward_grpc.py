@@ -195,9 +195,12 @@ async def test_an_unknown_model_or_revision_is_not_found_and_says_what_there_is(
 
 
 async def test_scales_of_a_quality_card_are_refused_without_one(client: RewardClient) -> None:
-    for scale in (reward_pb2.SCORE_SCALE_STANDARDIZED, reward_pb2.SCORE_SCALE_CALIBRATED):
+    for scale in (reward_pb2.SCORE_SCALE_STANDARDIZED, reward_pb2.SCORE_SCALE_CALIBRATED, reward_pb2.SCORE_SCALE_LENGTH_CORRECTED):
         code, _, message = await refused(client.reward.ScoreGroup(group(["x"], options=reward_pb2.ScoreOptions(scale=scale))))
         assert code is grpc.StatusCode.FAILED_PRECONDITION and "quality card" in message
+    [score] = (await client.reward.ScoreGroup(group(["x"]))).scores
+    assert not any(score.HasField(name) for name in ("standardized", "win_probability", "length_corrected", "stddev"))
+    assert not score.members and not score.from_cache
 
 
 async def test_models_are_loaded_listed_aliased_and_unloaded(client: RewardClient, models: Path) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -123,6 +124,9 @@ async def test_a_quality_card_is_carried_wherever_the_model_goes(
         mean=0.5,
         std=2.0,
         temperature=4.0,
+        calibration=common_pb2.Calibration(id="0123abcd"),
+        length_slope=common_pb2.Estimate(value=0.25, low=0.2, high=0.3, n=900),
+        mean_response_tokens=3.0,
     )
     card.measured_at.GetCurrentTime()
     await asyncio.to_thread(_publish, connection, card)
@@ -149,14 +153,18 @@ async def _carries(client: RewardClient, card: common_pb2.QualityCard) -> None:
     texts = ["one", "two"]
     raw = await client.reward.ScoreGroup(group(texts))
     assert raw.provenance.has_quality_card and (raw.provenance.mean, raw.provenance.std) == (0.5, 2.0)
-    for scale, expected in (
-        (reward_pb2.SCORE_SCALE_STANDARDIZED, lambda score: (score - 0.5) / 2.0),
-        (reward_pb2.SCORE_SCALE_CALIBRATED, lambda score: 1 / (1 + 2.718281828459045 ** (-(score - 0.5) / 4.0))),
+    assert raw.provenance.calibration_id == "0123abcd"
+    for scale, name, expected in (
+        (reward_pb2.SCORE_SCALE_STANDARDIZED, "standardized", lambda score: (score.raw - 0.5) / 2.0),
+        (reward_pb2.SCORE_SCALE_CALIBRATED, "win_probability", lambda score: 1 / (1 + math.exp(-(score.raw - 0.5) / 4.0))),
+        (reward_pb2.SCORE_SCALE_LENGTH_CORRECTED, "length_corrected", lambda score: score.raw - 0.25 * (score.response_tokens - 3)),
     ):
         reply = await client.reward.ScoreGroup(group(texts, options=reward_pb2.ScoreOptions(scale=scale)))
         assert [score.raw for score in reply.scores] == [score.raw for score in raw.scores]
-        assert [score.value for score in reply.scores] == pytest.approx([expected(score.raw) for score in raw.scores])
+        assert [score.value for score in reply.scores] == pytest.approx([expected(score) for score in raw.scores])
         assert {score.scale for score in reply.scores} == {scale}
+        # Whatever the scale asked for, each reply has them all.
+        assert [getattr(score, name) for score in raw.scores] == [score.value for score in reply.scores]
 
 
 def _publish(connection: KafkaConnection, card: common_pb2.QualityCard | None, key: str = "") -> None:

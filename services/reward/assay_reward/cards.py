@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import threading
@@ -43,9 +44,15 @@ class QualityCards:
 def _fault(card: common_pb2.QualityCard) -> str:
     if not card.fingerprint:
         return "fingerprint is empty; it is the card's key"
-    for name in ("mean", "std", "temperature"):
+    for name in ("mean", "std", "temperature", "mean_response_tokens"):
         if not math.isfinite(getattr(card, name)):
             return f"{name} is {getattr(card, name)}; a finite number is wanted"
     if card.std < 0 or card.temperature < 0:
         return f"std is {card.std} and temperature {card.temperature}; neither is below 0"
+    if card.HasField("length_slope") and not math.isfinite(card.length_slope.value):
+        return f"length_slope is {card.length_slope.value}; a finite number is wanted"
+    if any(not math.isfinite(value) for value in card.reference_quantiles):
+        return "reference_quantiles holds a number that is not finite"
+    if any(after < before for before, after in itertools.pairwise(card.reference_quantiles)):
+        return "reference_quantiles descends; quantiles never do"
     return ""

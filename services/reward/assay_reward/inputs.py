@@ -22,6 +22,7 @@ class Scale(Enum):
     RAW = "raw"
     STANDARDIZED = "standardized"
     CALIBRATED = "calibrated"
+    LENGTH_CORRECTED = "length_corrected"
 
 
 class Priority(Enum):

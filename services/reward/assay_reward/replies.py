@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from importlib.metadata import version
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from assay.common.v1 import common_pb2
 from assay.reward.v1 import reward_pb2
-from assay_kit.errors import FailedPrecondition
 from assay_reward.engine import Cost, Scored
 from assay_reward.inputs import Scale
 from assay_reward.loaded import Entry, LoadedModel, State
+from assay_reward.scales import scales_of
 
 ENGINE_VERSION = f"assay-reward {version('assay-reward')}, torch {version('torch')}, transformers {version('transformers')}"
 
@@ -20,6 +19,7 @@ _SCALES = {
     Scale.RAW: reward_pb2.SCORE_SCALE_RAW,
     Scale.STANDARDIZED: reward_pb2.SCORE_SCALE_STANDARDIZED,
     Scale.CALIBRATED: reward_pb2.SCORE_SCALE_CALIBRATED,
+    Scale.LENGTH_CORRECTED: reward_pb2.SCORE_SCALE_LENGTH_CORRECTED,
 }
 _STATES = {
     State.LOADING: reward_pb2.MODEL_STATE_LOADING,
@@ -29,39 +29,25 @@ _STATES = {
 }
 
 
-def check_scale(scale: Scale, card: common_pb2.QualityCard | None, model: str) -> None:
-    """Raises FailedPrecondition where the scale needs what was not measured."""
-    if scale is Scale.RAW:
-        return
-    if card is None:
-        raise FailedPrecondition(f"model {model} has no quality card, so only RAW scores; measure it with the evaluation service first")
-    if scale is Scale.STANDARDIZED and not card.std > 0:
-        raise FailedPrecondition(f"the quality card of model {model} has no std above 0, so it has no STANDARDIZED scores")
-    if scale is Scale.CALIBRATED and not card.temperature > 0:
-        raise FailedPrecondition(f"the quality card of model {model} has no temperature above 0, so it has no CALIBRATED scores")
-
-
-def on_scale(raw: float, scale: Scale, card: common_pb2.QualityCard | None) -> float:
-    """The value of a raw score on a scale that `check_scale` let pass."""
-    if card is None or scale is Scale.RAW:
-        return raw
-    if scale is Scale.STANDARDIZED:
-        return (raw - card.mean) / card.std
-    return 0.5 * (1.0 + math.tanh(0.5 * (raw - card.mean) / card.temperature))
-
-
 def score_message(identity: str, scored: Scored, scale: Scale, card: common_pb2.QualityCard | None) -> reward_pb2.Score:
-    """One score."""
+    """One score, on a scale that `check_scale` let pass and on all others that the card supports."""
     prepared = scored.prepared
+    scales = scales_of(scored.raw, prepared.response_tokens, card)
     return reward_pb2.Score(
         id=identity,
-        value=on_scale(scored.raw, scale, card),
+        value=scales.value(scale),
         raw=scored.raw,
         scale=_SCALES[scale],
         prompt_tokens=prepared.prompt_tokens,
         response_tokens=prepared.response_tokens,
         truncated=prepared.tokens_dropped > 0,
         tokens_dropped=prepared.tokens_dropped,
+        standardized=scales.standardized,
+        win_probability=scales.win_probability,
+        length_corrected=scales.length_corrected,
+        stddev=scored.std,
+        members=[reward_pb2.MemberScore(name=member.name, raw=member.raw) for member in scored.members],
+        from_cache=scored.from_cache,
     )
 
 
@@ -79,6 +65,7 @@ def provenance_message(loaded: LoadedModel, card: common_pb2.QualityCard | None)
         mean=card.mean if card else 0.0,
         std=card.std if card else 0.0,
         has_quality_card=card is not None,
+        calibration_id=card.calibration.id if card else "",
     )
 
 

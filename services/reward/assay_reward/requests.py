@@ -18,7 +18,7 @@ MAX_ITEMS = 4096
 MAX_ID_BYTES = 256
 """Longest id of a candidate, item or request, in bytes of UTF-8."""
 
-_SCALES = {0: Scale.RAW, 1: Scale.RAW, 2: Scale.STANDARDIZED, 3: Scale.CALIBRATED}
+_SCALES = {0: Scale.RAW, 1: Scale.RAW, 2: Scale.STANDARDIZED, 3: Scale.CALIBRATED, 4: Scale.LENGTH_CORRECTED}
 _TRUNCATIONS = {0: Truncation.ERROR, 1: Truncation.ERROR, 2: Truncation.PROMPT_LEFT, 3: Truncation.RESPONSE_RIGHT}
 _PRIORITIES = {0: Priority.NORMAL, 1: Priority.INTERACTIVE, 2: Priority.NORMAL, 3: Priority.BULK}
 

@@ -13,8 +13,9 @@ from assay_reward.cards import QualityCards
 from assay_reward.engine import Cost, Scored, ScoreNotFinite, Work, begin
 from assay_reward.inputs import Scale, ScoreInput, ScoreOptions
 from assay_reward.loaded import Lease, LoadedModel
-from assay_reward.replies import check_scale, provenance_message, score_message, usage_message
+from assay_reward.replies import provenance_message, score_message, usage_message
 from assay_reward.requests import MAX_ITEMS, Violations, batch_inputs, group_inputs, options_of
+from assay_reward.scales import check_scale
 from assay_reward.scheduler import NO_DEADLINE, Scheduler, Ticket
 from assay_reward.store import ModelStore
 
