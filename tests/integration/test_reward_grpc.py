@@ -315,6 +315,6 @@ async def test_metrics_tell_of_queue_models_and_scores(client: RewardClient) -> 
     assert 'assay_reward_model_ready{model="rm",revision="' in page
     assert "assay_reward_queue_candidates 0.0" in page
     assert 'assay_reward_candidates_total{door="grpc",model="rm"}' in page
-    assert 'assay_reward_score_count{model="rm"}' in page
+    assert 'assay_reward_score_count{model="rm",revision="' in page
     assert "assay_reward_compute_seconds_bucket" in page
     assert "assay_reward_model_accuracy{" not in page

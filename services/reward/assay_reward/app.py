@@ -15,6 +15,7 @@ from assay_kit.server import App, Door, Worker
 from assay_kit.topics import QUALITY_CARDS
 from assay_reward.admin_servicer import ModelAdminServicer
 from assay_reward.cards import QualityCards
+from assay_reward.drift import DriftMonitor
 from assay_reward.exposition import RewardCollector
 from assay_reward.models import LoadOptions
 from assay_reward.scheduler import Scheduler
@@ -40,15 +41,17 @@ def reward_app(settings: RewardSettings) -> App:
     store = ModelStore(
         remembered=settings.data_dir / "models.json", cache=settings.data_dir / "fetched-models", options=load_options(settings)
     )
+    drift = DriftMonitor(window=settings.reward_drift_scores)
     scoring = Scoring(
         store=store,
         cards=cards,
         scheduler=scheduler,
+        drift=drift,
         max_candidates=settings.reward_max_candidates,
         max_text_bytes=settings.reward_max_text_bytes,
     )
     tokenizing = ThreadPoolExecutor(settings.threads, thread_name_prefix="tokenizing")
-    collector = RewardCollector(store=store, cards=cards, scheduler=scheduler)
+    collector = RewardCollector(store=store, cards=cards, scheduler=scheduler, drift=drift)
     connection = KafkaConnection.from_settings(settings) if settings.kafka_bootstrap else None
     follower = TopicFollower(connection, QUALITY_CARDS, cards.take) if connection else None
     workers: list[Worker] = [score_worker(connection, scoring, drain_seconds=settings.drain_seconds)] if connection else []

@@ -1,56 +1,108 @@
-"""Metrics that are true at the moment they are asked for: the models, their quality cards, and the queue."""
+"""Metrics that are true at the moment they are asked for: the models, their quality cards, their drift, and the queue."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from assay_kit.errors import Unavailable
+from assay_reward import metrics
 from assay_reward.cards import QualityCards
-from assay_reward.loaded import State
+from assay_reward.drift import DriftMonitor
+from assay_reward.loaded import Entry, State
 from assay_reward.scheduler import Scheduler
+from assay_reward.statistics import Estimate
 from assay_reward.store import ModelStore
 
 _LABELS = ["model", "revision"]
+_INFO_LABELS = [*_LABELS, "kind", "architecture", "dtype", "fingerprint", "calibration_id"]
 
 
 class RewardCollector(Collector):
-    """Reads the store, the cards and the scheduler on each scrape, so that a model that is gone leaves no series behind."""
+    """Reads the store, the cards, the window of scores and the scheduler on each scrape; a model that is gone leaves no series behind."""
 
-    def __init__(self, *, store: ModelStore, cards: QualityCards, scheduler: Scheduler) -> None:
+    def __init__(self, *, store: ModelStore, cards: QualityCards, scheduler: Scheduler, drift: DriftMonitor) -> None:
         self._store = store
         self._cards = cards
         self._scheduler = scheduler
+        self._drift = drift
 
-    def describe(self) -> list[GaugeMetricFamily]:
+    def describe(self) -> list[Metric]:
         """Nothing: the registry need not collect once to learn the names."""
         return []
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """The families."""
         yield GaugeMetricFamily("assay_reward_queue_candidates", "Candidates waiting or on the device.", value=self._scheduler.held)
         yield GaugeMetricFamily("assay_reward_queue_capacity", "Most candidates waiting or on the device.", value=self._scheduler.capacity)
-        loaded = GaugeMetricFamily("assay_reward_model_ready", "1 for a model that scores, 0 for one that does not.", labels=_LABELS)
-        accuracy = GaugeMetricFamily(
-            "assay_reward_model_accuracy", "Accuracy on clean held-out pairs, by the quality card.", labels=_LABELS
-        )
-        low = GaugeMetricFamily("assay_reward_model_accuracy_low", "Lower bound of its 95 % interval.", labels=_LABELS)
-        high = GaugeMetricFamily("assay_reward_model_accuracy_high", "Upper bound of its 95 % interval.", labels=_LABELS)
-        age = GaugeMetricFamily("assay_reward_model_card_age_seconds", "Time since the quality card was measured.", labels=_LABELS)
         try:
             entries = self._store.entries()
         except Unavailable:
             entries = []
+        metrics.forget(self._drift.keep(entries), [entry.name for entry in entries])
+        for metric in metrics.OF_MODELS:
+            yield from metric.collect()
+        yield from self._models(entries)
+        yield from self._drifts(entries)
+
+    def _models(self, entries: Sequence[Entry]) -> Iterator[Metric]:
+        loaded = GaugeMetricFamily("assay_reward_model_ready", "1 for a model that scores, 0 for one that does not.", labels=_LABELS)
+        info = GaugeMetricFamily("assay_reward_model_info", "1, with what the model is in the labels.", labels=_INFO_LABELS)
+        accuracy = _Estimates("assay_reward_model_accuracy", "Accuracy on clean held-out pairs, by the quality card")
+        age = GaugeMetricFamily("assay_reward_model_card_age_seconds", "Time since the quality card was measured.", labels=_LABELS)
         for entry in entries:
             labels = [entry.name, entry.revision]
             loaded.add_metric(labels, float(entry.state is State.READY))
             card = self._cards.get(entry.fingerprint)
+            if entry.loaded is not None:
+                model = entry.loaded.model
+                calibration = card.calibration.id if card is not None else ""
+                info.add_metric([*labels, model.kind, model.architecture, model.dtype, entry.fingerprint, calibration], 1.0)
             if card is not None:
-                accuracy.add_metric(labels, card.accuracy.value)
-                low.add_metric(labels, card.accuracy.low)
-                high.add_metric(labels, card.accuracy.high)
+                measured = card.accuracy
+                accuracy.add(labels, Estimate(value=measured.value, low=measured.low, high=measured.high, n=measured.n))
                 age.add_metric(labels, time.time() - card.measured_at.ToNanoseconds() / 1e9)
-        yield from (loaded, accuracy, low, high, age)
+        yield from (loaded, info, *accuracy.families, age)
+
+    def _drifts(self, entries: Sequence[Entry]) -> Iterator[Metric]:
+        scores = GaugeMetricFamily("assay_reward_drift_scores", "Scores in the window that drift is told from.", labels=_LABELS)
+        psi = GaugeMetricFamily("assay_reward_drift_psi", "Population stability index against the card's sample.", labels=_LABELS)
+        psi_critical = GaugeMetricFamily("assay_reward_drift_psi_critical", "What it exceeds in 5 % without drift.", labels=_LABELS)
+        ks = GaugeMetricFamily("assay_reward_drift_ks", "Kolmogorov-Smirnov distance from the card's sample.", labels=_LABELS)
+        ks_critical = GaugeMetricFamily("assay_reward_drift_ks_critical", "What it exceeds in 5 % without drift.", labels=_LABELS)
+        saturation = _Estimates("assay_reward_drift_saturation_ratio", "Share of scores outside the range of the card's sample")
+        truncation = _Estimates("assay_reward_drift_truncation_ratio", "Share of inputs of which tokens were dropped")
+        length = _Estimates("assay_reward_drift_length_correlation", "Spearman's correlation of raw score and response tokens")
+        for entry in entries:
+            drift = self._drift.drift(entry, self._cards.get(entry.fingerprint))
+            if drift is None:
+                continue
+            labels = [entry.name, entry.revision]
+            scores.add_metric(labels, drift.n)
+            truncation.add(labels, drift.truncation)
+            length.add(labels, drift.length_correlation)
+            saturation.add(labels, drift.saturation)
+            for family, value in ((psi, drift.psi), (psi_critical, drift.psi_critical), (ks, drift.ks), (ks_critical, drift.ks_critical)):
+                if value is not None:
+                    family.add_metric(labels, value)
+        yield from (scores, psi, psi_critical, ks, ks_critical, *saturation.families, *truncation.families, *length.families)
+
+
+class _Estimates:
+    """A gauge with two more for the bounds of its 95 % interval."""
+
+    def __init__(self, name: str, what: str) -> None:
+        self.families = (
+            GaugeMetricFamily(name, f"{what}.", labels=_LABELS),
+            GaugeMetricFamily(f"{name}_low", f"{what}: lower bound of the 95 % interval.", labels=_LABELS),
+            GaugeMetricFamily(f"{name}_high", f"{what}: upper bound of the 95 % interval.", labels=_LABELS),
+        )
+
+    def add(self, labels: Sequence[str], estimate: Estimate | None) -> None:
+        """A model's figure; nothing where it is not defined."""
+        if estimate is not None:
+            for family, value in zip(self.families, (estimate.value, estimate.low, estimate.high), strict=True):
+                family.add_metric(labels, value)

@@ -10,6 +10,7 @@ from assay.reward.v1 import reward_pb2
 from assay_kit.errors import AssayError, InvalidArgument, item_error
 from assay_reward import metrics
 from assay_reward.cards import QualityCards
+from assay_reward.drift import DriftMonitor
 from assay_reward.engine import Cost, Scored, ScoreNotFinite, Work, begin
 from assay_reward.inputs import Scale, ScoreInput, ScoreOptions
 from assay_reward.loaded import Lease, LoadedModel
@@ -52,9 +53,19 @@ class Call(Generic[Reply]):
 class Scoring:
     """The models, the cards and the device, put to use."""
 
-    def __init__(self, *, store: ModelStore, cards: QualityCards, scheduler: Scheduler, max_candidates: int, max_text_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        store: ModelStore,
+        cards: QualityCards,
+        scheduler: Scheduler,
+        drift: DriftMonitor,
+        max_candidates: int,
+        max_text_bytes: int,
+    ) -> None:
         self._store = store
         self._cards = cards
+        self._drift = drift
         self._scheduler = scheduler
         self.max_candidates = min(max_candidates, scheduler.capacity)
         self.max_text_bytes = max_text_bytes
@@ -154,9 +165,10 @@ class Scoring:
         metrics.TRUNCATED.labels(loaded.name).inc(sum(result.prepared.tokens_dropped > 0 for result in scored))
         for kind, tokens in (("useful", cost.useful_tokens), ("computed", cost.computed_tokens), ("padded", cost.padded_tokens)):
             metrics.TOKENS.labels(loaded.name, kind).inc(tokens)
-        score = metrics.SCORE.labels(loaded.name)
+        score = metrics.SCORE.labels(loaded.name, loaded.revision)
         for result in scored:
             score.observe(result.raw)
+        self._drift.observe(loaded, scored)
 
 
 def _all_scored(inputs: Sequence[ScoreInput], results: Sequence[Scored | AssayError], model: str) -> list[Scored]:

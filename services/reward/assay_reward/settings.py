@@ -28,3 +28,5 @@ class RewardSettings(ServiceSettings):
     """Sequences padded together in one forward; 0: one on a CPU, where a score then has the same bits in any company, and 32 on a GPU."""
     reward_stream_batches: int = Field(default=16, ge=1)
     """Batches of one ScoreStream that are worked on at a time."""
+    reward_drift_scores: int = Field(default=10_000, ge=100, le=1_000_000)
+    """Newest scores of each model that are held against its quality card; about 100 bytes each."""
