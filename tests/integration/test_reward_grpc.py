@@ -243,8 +243,8 @@ async def test_a_bag_of_words_takes_text_only(client: RewardClient, models: Path
     ("folder", "code", "wanted"),
     [
         ("nowhere", grpc.StatusCode.NOT_FOUND, "no such"),
-        ("two-labels", INVALID, "num_labels 1"),
-        ("causal", INVALID, "ForSequenceClassification"),
+        ("two-labels", INVALID, "reward_heads.json"),
+        ("causal", INVALID, "implicit_reward.json"),
         ("", INVALID, "config.json"),
     ],
 )

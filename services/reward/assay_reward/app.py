@@ -18,6 +18,7 @@ from assay_reward.cards import QualityCards
 from assay_reward.drift import DriftMonitor
 from assay_reward.exposition import RewardCollector
 from assay_reward.models import LoadOptions
+from assay_reward.remote import RemoteWork
 from assay_reward.scheduler import Scheduler
 from assay_reward.scoring import Scoring
 from assay_reward.servicer import RewardServicer
@@ -38,6 +39,7 @@ def reward_app(settings: RewardSettings) -> App:
     transformers_logging.disable_progress_bar()
     cards = QualityCards()
     scheduler = Scheduler(capacity=settings.reward_queue_candidates)
+    remote = RemoteWork(capacity=settings.reward_queue_candidates)
     store = ModelStore(
         remembered=settings.data_dir / "models.json", cache=settings.data_dir / "fetched-models", options=load_options(settings)
     )
@@ -46,6 +48,7 @@ def reward_app(settings: RewardSettings) -> App:
         store=store,
         cards=cards,
         scheduler=scheduler,
+        remote=remote,
         drift=drift,
         max_candidates=settings.reward_max_candidates,
         max_text_bytes=settings.reward_max_text_bytes,
@@ -59,6 +62,7 @@ def reward_app(settings: RewardSettings) -> App:
     def startup() -> None:
         REGISTRY.register(collector)
         scheduler.start()
+        remote.start()
         if follower is not None:
             follower.start()
         store.restore()
@@ -69,6 +73,7 @@ def reward_app(settings: RewardSettings) -> App:
         if follower is not None:
             follower.stop()
         scheduler.stop()
+        remote.stop()
         tokenizing.shutdown()
         REGISTRY.unregister(collector)
 
@@ -105,4 +110,7 @@ def load_options(settings: RewardSettings) -> LoadOptions:
         dtype=settings.reward_dtype,
         max_input_tokens=settings.reward_max_input_tokens,
         sequences_per_forward=settings.reward_sequences_per_forward or (1 if device == "cpu" else _SEQUENCES_ON_GPU),
+        cache=settings.data_dir / "fetched-models",
+        judge_concurrency=settings.reward_judge_concurrency,
+        judge_timeout_seconds=settings.reward_judge_timeout_seconds,
     )

@@ -85,8 +85,8 @@ class Work:
             DeadlineExceeded: the deadline passed in the queue.
         """
         done = [(unit, future.result()) for unit, future in self._units]
-        raw = {item: value for unit, result in done for item, value in zip(unit, result.value.raw, strict=True)}
-        scored = [item if isinstance(item, AssayError) else _scored(item, raw[item]) for item in self._prepared]
+        outcomes = {item: _outcome(item, index, result.value) for unit, result in done for index, item in enumerate(unit)}
+        scored = [item if isinstance(item, AssayError) else outcomes[item] for item in self._prepared]
         cost = Cost(
             useful_tokens=sum(item.tokens for item in self._prepared if isinstance(item, Prepared)),
             computed_tokens=sum(result.value.computed_tokens for _, result in done),
@@ -128,7 +128,16 @@ def begin(model: RewardModel, inputs: Sequence[ScoreInput], options: ScoreOption
         ticket.close()
 
 
-def _scored(prepared: Prepared, raw: float) -> Scored | AssayError:
+def _outcome(prepared: Prepared, index: int, computed: Computed) -> Scored | AssayError:
+    error = computed.errors[index] if computed.errors else None
+    if error is not None:
+        return error
+    raw = computed.raw[index]
     if not math.isfinite(raw):
         return ScoreNotFinite(f"the model's score is {raw}")
-    return Scored(raw=raw, prepared=prepared)
+    return Scored(
+        raw=raw,
+        prepared=prepared,
+        std=computed.std[index] if computed.std else None,
+        members=computed.members[index] if computed.members else (),
+    )

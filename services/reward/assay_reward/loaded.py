@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from assay_data.fingerprints import Fingerprint
-from assay_reward.models import RewardModel
+from assay_reward.models.base import AnyModel
 
 
 class State(Enum):
@@ -26,7 +26,7 @@ class LoadedModel:
     name: str
     revision: str
     uri: str
-    model: RewardModel
+    model: AnyModel
     fingerprint: Fingerprint
     loaded_at: float
     """Seconds since the epoch."""

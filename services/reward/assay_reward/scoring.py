@@ -14,6 +14,8 @@ from assay_reward.drift import DriftMonitor
 from assay_reward.engine import Cost, Scored, ScoreNotFinite, Work, begin
 from assay_reward.inputs import Scale, ScoreInput, ScoreOptions
 from assay_reward.loaded import Lease, LoadedModel
+from assay_reward.models import RemoteModel
+from assay_reward.remote import RemoteRoom, RemoteWork
 from assay_reward.replies import provenance_message, score_message, usage_message
 from assay_reward.requests import MAX_ITEMS, Violations, batch_inputs, group_inputs, options_of
 from assay_reward.scales import check_scale
@@ -30,7 +32,7 @@ class Call(Generic[Reply]):
     must follow, whatever happened.
     """
 
-    def __init__(self, lease: Lease, ticket: Ticket, start: Callable[[], Work], answer: Callable[[Work], Reply]) -> None:
+    def __init__(self, lease: Lease, ticket: Ticket | RemoteRoom, start: Callable[[], Work], answer: Callable[[Work], Reply]) -> None:
         self._lease = lease
         self._ticket = ticket
         self._start = start
@@ -59,6 +61,7 @@ class Scoring:
         store: ModelStore,
         cards: QualityCards,
         scheduler: Scheduler,
+        remote: RemoteWork,
         drift: DriftMonitor,
         max_candidates: int,
         max_text_bytes: int,
@@ -67,6 +70,7 @@ class Scoring:
         self._cards = cards
         self._drift = drift
         self._scheduler = scheduler
+        self._remote = remote
         self.max_candidates = min(max_candidates, scheduler.capacity)
         self.max_text_bytes = max_text_bytes
 
@@ -153,12 +157,16 @@ class Scoring:
         wait_seconds: float,
         answer: Callable[[Work], Reply],
     ) -> Call[Reply]:
+        model = lease.loaded.model
         try:
+            if isinstance(model, RemoteModel):
+                room = self._remote.admit(len(inputs), wait_seconds=wait_seconds)
+                return Call(lease, room, lambda: self._remote.begin(model, inputs, options, deadline), answer)
             ticket = self._scheduler.admit(len(inputs), wait_seconds=wait_seconds)
         except AssayError:
             lease.release()
             raise
-        return Call(lease, ticket, lambda: begin(lease.loaded.model, inputs, options, ticket, deadline), answer)
+        return Call(lease, ticket, lambda: begin(model, inputs, options, ticket, deadline), answer)
 
     def _count(self, loaded: LoadedModel, door: str, scored: Sequence[Scored], cost: Cost) -> None:
         metrics.CANDIDATES.labels(loaded.name, door).inc(len(scored))

@@ -14,11 +14,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from assay_data.errors import DataError
-from assay_data.fingerprints import Fingerprint, fingerprint_folder
 from assay_kit.errors import AssayError, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from assay_reward.loaded import Entry, Lease, LoadedModel, State, ready
-from assay_reward.models import LoadOptions, kind_of, load_folder
+from assay_reward.models import LoadOptions, fingerprint_model, kind_of, load_folder
 from assay_reward.remembered import RememberedModel, read_remembered, write_remembered
 from assay_reward.sources import folder_of, settled_uri
 
@@ -177,12 +175,12 @@ class ModelStore:
         uri = settled_uri(uri)
         folder = folder_of(uri, self._cache)
         kind_of(folder)
-        found = _fingerprint(folder)
+        found = fingerprint_model(folder, self._options)
         there = before.loaded if before is not None else None
         if there is not None and there.uri == uri and there.fingerprint == found and revision in ("", there.revision):
             return there
         model = load_folder(folder, self._options)
-        if _fingerprint(folder) != found:
+        if fingerprint_model(folder, self._options) != found:
             raise FailedPrecondition(f"{uri} was being written while it was read; load it when it is whole")
         return LoadedModel(
             name=name,
@@ -260,13 +258,6 @@ class ModelStore:
             aliases = dict(self._aliases)
         models = [RememberedModel(name=entry.name, revision=entry.revision, uri=entry.uri, fingerprint=entry.fingerprint) for entry in kept]
         write_remembered(self._remembered, models, aliases)
-
-
-def _fingerprint(folder: Path) -> Fingerprint:
-    try:
-        return fingerprint_folder(folder)
-    except DataError as error:
-        raise InvalidArgument("uri", str(error)) from error
 
 
 def _not_found(field: str, description: str) -> NotFound:

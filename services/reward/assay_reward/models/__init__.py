@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from assay_data.errors import DataError
+from assay_data.fingerprints import Fingerprint
 from assay_kit.errors import InvalidArgument
 from assay_reward.models import bag_of_words, sequence_classifier
-from assay_reward.models.base import LoadOptions, ModelKind, RewardModel
-
-KINDS: tuple[ModelKind, ...] = (bag_of_words.KIND, sequence_classifier.KIND)
-"""Asked in order: the first whose marker a folder holds reads it."""
+from assay_reward.models.base import AnyModel, LoadOptions, ModelKind, RemoteModel, RewardModel
 
 
 def kind_of(folder: Path) -> ModelKind:
@@ -25,13 +24,41 @@ def kind_of(folder: Path) -> ModelKind:
     raise InvalidArgument("uri", f"{folder} holds no reward model; a folder with {wanted} is wanted")
 
 
-def load_folder(folder: Path, options: LoadOptions) -> RewardModel:
+def load_folder(folder: Path, options: LoadOptions) -> AnyModel:
     """The reward model in a folder.
 
     Raises:
         InvalidArgument: field `uri`; the folder is of no family, or not a whole model of it.
+        NotFound: field `uri`; a member of it is not there.
     """
     return kind_of(folder).load(folder, options)
 
 
-__all__ = ["KINDS", "LoadOptions", "ModelKind", "RewardModel", "kind_of", "load_folder"]
+def fingerprint_model(folder: Path, options: LoadOptions) -> Fingerprint:
+    """Hashes of all that the scores of the model in a folder depend on, its members' content among it.
+
+    Raises:
+        InvalidArgument: field `uri`; as `load_folder`.
+        NotFound: field `uri`; likewise.
+    """
+    try:
+        return kind_of(folder).fingerprint(folder, options)
+    except DataError as error:
+        raise InvalidArgument("uri", str(error)) from error
+
+
+KINDS: tuple[ModelKind, ...] = (bag_of_words.KIND, sequence_classifier.KIND)
+"""Asked in order: the first whose marker a folder holds reads it."""
+
+
+__all__ = [
+    "KINDS",
+    "LoadOptions",
+    "AnyModel",
+    "ModelKind",
+    "RemoteModel",
+    "RewardModel",
+    "fingerprint_model",
+    "kind_of",
+    "load_folder",
+]

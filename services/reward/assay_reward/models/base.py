@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from assay_data.conversations import Message
+from assay_data.fingerprints import Fingerprint, fingerprint_folder
 from assay_kit.errors import AssayError
 from assay_reward.inputs import ScoreInput, Truncation
 
@@ -64,10 +65,16 @@ class Computed:
     """Tokens the device went through, padding not counted."""
     padded_tokens: int
     """Padding besides."""
+    members: tuple[tuple[MemberScore, ...], ...] = ()
+    """The parts that each score is made of, in order; empty for a model without parts."""
+    std: tuple[float | None, ...] = ()
+    """Standard deviation (n - 1) of each score's members; empty unless the members score alike and are two or more."""
+    errors: tuple[AssayError | None, ...] = ()
+    """Why an input has no score, its `raw` then NaN; empty where all have one."""
 
 
-class RewardModel(Protocol):
-    """A reward model in memory."""
+class ModelInMemory(Protocol):
+    """What every model in memory has, wherever it computes."""
 
     kind: str
     """Name of the family."""
@@ -89,8 +96,30 @@ class RewardModel(Protocol):
             FailedPrecondition: the model has no chat template.
         """
 
+
+class RewardModel(ModelInMemory, Protocol):
+    """A reward model in memory."""
+
     def score(self, prepared: Sequence[Prepared]) -> Computed:
         """Scores on the device; one thread at a time. The same sequence of inputs gives the same bits."""
+
+
+@runtime_checkable
+class RemoteModel(ModelInMemory, Protocol):
+    """A reward model that computes elsewhere: it waits for answers, and must not hold up the device meanwhile."""
+
+    async def ask(self, prepared: Sequence[Prepared]) -> Computed:
+        """Scores all of a request's inputs together, so that those of one context can be held against each other.
+
+        Cancelling it ends what it has under way.
+
+        Raises:
+            Unavailable, ResourceExhausted: there is no answer, however often it was asked.
+            FailedPrecondition: what answers refuses the question.
+        """
+
+
+AnyModel: TypeAlias = RewardModel | RemoteModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +134,23 @@ class LoadOptions:
     """Limit below the model's own; 0 for none."""
     sequences_per_forward: int = 1
     """Sequences padded together; with 1 a score has the same bits in any company."""
+    cache: Path = Path(".assay/fetched-models")
+    """Folder for members fetched from other stores."""
+    inside: tuple[Path, ...] = ()
+    """Folders whose member this one is, outermost first."""
+    judge_concurrency: int = 16
+    """Most requests in flight to one judge."""
+    judge_timeout_seconds: float = 60.0
+    """Longest wait for one answer of a judge."""
+
+
+def own_files(folder: Path, options: LoadOptions) -> Fingerprint:
+    """Fingerprint of a model whose scores depend on nothing outside its folder.
+
+    Raises:
+        DataError: there are no weights.
+    """
+    return fingerprint_folder(folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,5 +160,7 @@ class ModelKind:
     name: str
     marker: str
     """File whose presence in a folder means this family."""
-    load: Callable[[Path, LoadOptions], RewardModel]
+    load: Callable[[Path, LoadOptions], AnyModel]
     """Reads the folder; raises InvalidArgument("uri", …) where it is not what its marker says."""
+    fingerprint: Callable[[Path, LoadOptions], Fingerprint] = own_files
+    """Hashes of all that the scores depend on; a family whose folder holds no weights, or not alone, has its own."""
