@@ -25,6 +25,7 @@ from assay.jobs.v1 import jobs_pb2
 from assay.training.v1 import training_pb2
 from assay_data.generated import generate_pairs
 from assay_data.pairs import write_pairs
+from assay_training.run import PROCESS_NAME
 from assay_training.spec import TrainingRequest
 
 BAG_OF_WORDS = training_pb2.REWARD_MODEL_KIND_BAG_OF_WORDS
@@ -61,7 +62,7 @@ def runs_left(data_dir: Path) -> list[str]:
 
 
 def run_processes() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if "assay_training.run" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children(recursive=True) if child.name() == PROCESS_NAME]
 
 
 async def gone(process: psutil.Process) -> None:

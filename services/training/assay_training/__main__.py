@@ -11,6 +11,7 @@ from assay_kit.server import App, Worker, run
 from assay_kit.settings import load_settings
 from assay_kit.topics import JOBS_EVENTS
 from assay_training.checks import checked_spec
+from assay_training.child import preload
 from assay_training.gate import reward_service
 from assay_training.jobs import TrainingJobs
 from assay_training.servicer import TrainingServicer, training_door
@@ -31,6 +32,10 @@ def app_of(settings: TrainingSettings) -> App:
     look_up = reward_service(settings.reward_target)
     TrainingJobs(jobs=jobs, settings=settings, look_up=look_up)
 
+    def startup() -> None:
+        preload()
+        jobs.launch()
+
     def shutdown() -> None:
         jobs.shutdown()
         if events is not None:
@@ -42,7 +47,7 @@ def app_of(settings: TrainingSettings) -> App:
         settings=settings,
         doors=[training_door(TrainingServicer(jobs=jobs, look_up=look_up)), job_door(jobs)],
         workers=workers,
-        startup=jobs.launch,
+        startup=startup,
         draining=jobs.begin_to_stop,
         shutdown=shutdown,
     )

@@ -28,7 +28,9 @@ from assay_training.registry import defaults_of, module_of
 from assay_training.runs import Outcome, Reporter, Run, TrainingError
 from assay_training.spec import RunSpec
 
-_PR_SET_PDEATHSIG = 1
+PROCESS_NAME = "assay-run"
+"""What `ps` and `top` call the process of a run."""
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     progress = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     reporter = Reporter(progress)
-    if arguments.parent and not _die_with(arguments.parent):
+    if arguments.parent and not die_with(arguments.parent):
         return 1
     try:
         spec = RunSpec.model_validate_json(arguments.run_spec.read_bytes())
@@ -68,31 +70,15 @@ def do(spec: RunSpec, reporter: Reporter, *, resume: bool = True) -> None:
         reporter.progress("done", message="the model is there already")
         return
     request = spec.request
-    _prepare_environment(request.threads or 1)
     reporter.progress("start", message=f"{request.algorithm}: reading {request.spec.data_uri}")
     run = Run(spec=spec, options=request.optimizer.with_defaults(defaults_of(request)), reporter=reporter, resume=resume)
+    importlib.import_module("assay_training.preloaded")
     module = importlib.import_module(module_of(request))
     _make_deterministic(request.threads or 1)
     outcome: Outcome = module.train(run)
     reporter.progress("export", message=f"writing {request.output_uri}")
     publish(run, outcome)
     reporter.progress("done", outcome.steps, outcome.steps, metrics=outcome.metrics)
-
-
-def _prepare_environment(threads: int) -> None:
-    """Sets what the numerical libraries read when they are imported."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    defaults = {
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
 
 
 def _make_deterministic(threads: int) -> None:
@@ -104,9 +90,11 @@ def _make_deterministic(threads: int) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def _die_with(parent: int) -> bool:
-    """Has the kernel kill this process when its parent dies; False when it is dead already."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with(parent: int) -> bool:
+    """Names this process, and has the kernel kill it when its parent dies; False when that is dead already."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_NAME, PROCESS_NAME.encode())
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent
 
 
@@ -114,7 +102,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m assay_training.run", description="Does one training run.")
     parser.add_argument("--run-spec", type=Path, required=True, help="JSON file, assay_training.spec.RunSpec")
     parser.add_argument("--resume", choices=["auto", "never"], default="auto", help="go on from the newest whole checkpoint, or start anew")
-    parser.add_argument("--parent", type=int, default=0, help="process id of the service; the run dies with it")
+    parser.add_argument("--parent", type=int, default=0, help="process id of the parent; the run dies with it")
     return parser.parse_args(argv)
 
 

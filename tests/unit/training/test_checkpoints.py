@@ -1,10 +1,9 @@
-import json
-import signal
 from pathlib import Path
 
 import pytest
+from support.run_programs import always_killed, killed_twice, last_word, no_word, orphaned_once
 
-from assay_training.child import ChildFailed, supervise
+from assay_training.child import ChildFailed, Program, supervise
 from assay_training.fitting import WHOLE, newest_checkpoint
 from assay_training.lineage import identity_of
 from assay_training.registry import ALGORITHMS, SCRATCH_DEFAULTS, defaults_of, module_of
@@ -53,54 +52,44 @@ def test_what_decides_the_weights_decides_the_identity() -> None:
     assert len({identity(), identity(seed=1), identity(threads=2), identity(limit=5)}) == 4
 
 
-def supervised(
-    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch, *, restarts: int = 2
-) -> tuple[list[dict[str, object]], list[str]]:
-    """Supervises a run whose program is this text instead of the training."""
-    package = tmp_path / "assay_training"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "run.py").write_text(text)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+def supervised(tmp_path: Path, program: Program, *, restarts: int = 2) -> tuple[list[dict[str, object]], list[str]]:
+    """Supervises a run that does this instead of training."""
     lines: list[dict[str, object]] = []
     why: list[str] = []
-    spec = tmp_path / "spec.json"
     supervise(
-        spec,
+        tmp_path / "spec.json",
         log=tmp_path / "log",
         restarts=restarts,
         on_line=lambda line: lines.append(dict(line)),
         on_restart=why.append,
         look_up=lambda: None,
+        program=program,
     )
     return lines, why
 
 
-def test_a_killed_process_is_started_again_as_often_as_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = """
-import json, os, pathlib, signal
-tries = pathlib.Path("tries"); count = len(tries.read_text()) if tries.exists() else 0
-tries.write_text("x" * (count + 1))
-print(json.dumps({"stage": "train", "try": count}), flush=True)
-if count < 2: os.kill(os.getpid(), signal.SIGKILL)
-"""
-    lines, why = supervised(tmp_path, program, monkeypatch)
+def test_a_killed_process_is_started_again_as_often_as_allowed(tmp_path: Path) -> None:
+    lines, why = supervised(tmp_path, killed_twice)
     assert [line["try"] for line in lines] == [0, 1, 2]
     assert why == ["the process of the run was killed by SIGKILL"] * 2
 
 
-def test_a_process_that_is_killed_once_too_often_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_fork_server_is_killed_dies_with_it_and_is_started_again(tmp_path: Path) -> None:
+    lines, why = supervised(tmp_path, orphaned_once)
+    assert lines == [{"stage": "train"}]
+    assert why == ["the process that the run was forked from was killed"]
+
+
+def test_a_process_that_is_killed_once_too_often_fails(tmp_path: Path) -> None:
     with pytest.raises(ChildFailed, match="killed by SIGKILL, 2 times"):
-        supervised(tmp_path, f"import os\nos.kill(os.getpid(), {signal.SIGKILL:d})", monkeypatch, restarts=1)
+        supervised(tmp_path, always_killed, restarts=1)
 
 
-def test_the_runs_own_last_word_is_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    word = json.dumps({"error": "row 3 is wrong"})
+def test_the_runs_own_last_word_is_the_error(tmp_path: Path) -> None:
     with pytest.raises(ChildFailed, match=r"^row 3 is wrong$"):
-        supervised(tmp_path, f"import sys\nprint({word!r})\nsys.exit(1)", monkeypatch)
+        supervised(tmp_path, last_word)
 
 
-def test_a_process_that_dies_without_a_word_fails_with_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_without_a_word_fails_with_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(ChildFailed, match="ended with 1: ZeroDivisionError: division by zero"):
-        supervised(tmp_path, "1 / 0", monkeypatch)
+        supervised(tmp_path, no_word)
