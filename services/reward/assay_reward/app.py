@@ -19,6 +19,7 @@ from assay_reward.drift import DriftMonitor
 from assay_reward.exposition import RewardCollector
 from assay_reward.models import LoadOptions
 from assay_reward.remote import RemoteWork
+from assay_reward.result_cache import ResultCache
 from assay_reward.scheduler import Scheduler
 from assay_reward.scoring import Scoring
 from assay_reward.servicer import RewardServicer
@@ -44,17 +45,19 @@ def reward_app(settings: RewardSettings) -> App:
         remembered=settings.data_dir / "models.json", cache=settings.data_dir / "fetched-models", options=load_options(settings)
     )
     drift = DriftMonitor(window=settings.reward_drift_scores)
+    cache = ResultCache(max_bytes=settings.reward_cache_mib * 1024 * 1024)
     scoring = Scoring(
         store=store,
         cards=cards,
         scheduler=scheduler,
         remote=remote,
         drift=drift,
+        cache=cache,
         max_candidates=settings.reward_max_candidates,
         max_text_bytes=settings.reward_max_text_bytes,
     )
     tokenizing = ThreadPoolExecutor(settings.threads, thread_name_prefix="tokenizing")
-    collector = RewardCollector(store=store, cards=cards, scheduler=scheduler, drift=drift)
+    collector = RewardCollector(store=store, cards=cards, scheduler=scheduler, drift=drift, cache=cache)
     connection = KafkaConnection.from_settings(settings) if settings.kafka_bootstrap else None
     follower = TopicFollower(connection, QUALITY_CARDS, cards.take) if connection else None
     workers: list[Worker] = [score_worker(connection, scoring, drain_seconds=settings.drain_seconds)] if connection else []

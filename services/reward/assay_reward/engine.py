@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import grpc
 
@@ -55,6 +56,16 @@ class Cost:
     compute_seconds: float
 
 
+class ScoreCache(Protocol):
+    """What is known of a model's scores already."""
+
+    def find(self, inputs: Sequence[Prepared]) -> dict[Prepared, Scored]:
+        """What was computed before of these; any thread."""
+
+    def keep(self, computed: Iterable[Scored]) -> None:
+        """Remembers what was computed; any thread."""
+
+
 class Work:
     """A call's inputs on their way through the device."""
 
@@ -63,10 +74,15 @@ class Work:
         prepared: Sequence[Prepared | AssayError],
         units: Sequence[tuple[list[Prepared], Future[Done[Computed]]]],
         tokenize_seconds: float,
+        *,
+        known: Mapping[Prepared, Scored] | None = None,
+        cache: ScoreCache | None = None,
     ) -> None:
         self._prepared = prepared
         self._units = units
         self._tokenize_seconds = tokenize_seconds
+        self._known = known or {}
+        self._cache = cache
 
     @property
     def futures(self) -> list[Future[Done[Computed]]]:
@@ -85,7 +101,12 @@ class Work:
             DeadlineExceeded: the deadline passed in the queue.
         """
         done = [(unit, future.result()) for unit, future in self._units]
-        outcomes = {item: _outcome(item, index, result.value) for unit, result in done for index, item in enumerate(unit)}
+        outcomes: dict[Prepared, Scored | AssayError] = {
+            item: _outcome(item, index, result.value) for unit, result in done for index, item in enumerate(unit)
+        }
+        if self._cache is not None:
+            self._cache.keep(outcome for outcome in outcomes.values() if isinstance(outcome, Scored))
+        outcomes |= self._known
         scored = [item if isinstance(item, AssayError) else outcomes[item] for item in self._prepared]
         cost = Cost(
             useful_tokens=sum(item.tokens for item in self._prepared if isinstance(item, Prepared)),
@@ -98,7 +119,14 @@ class Work:
         return scored, cost
 
 
-def begin(model: RewardModel, inputs: Sequence[ScoreInput], options: ScoreOptions, ticket: Ticket, deadline: float = NO_DEADLINE) -> Work:
+def begin(
+    model: RewardModel,
+    inputs: Sequence[ScoreInput],
+    options: ScoreOptions,
+    ticket: Ticket,
+    deadline: float = NO_DEADLINE,
+    cache: ScoreCache | None = None,
+) -> Work:
     """Prepares the inputs here and now, and queues them.
 
     Args:
@@ -107,6 +135,7 @@ def begin(model: RewardModel, inputs: Sequence[ScoreInput], options: ScoreOption
         options: truncation and priority are heeded; the scale is the reply's affair.
         ticket: room for all of them; closed on return.
         deadline: on the clock of `time.monotonic`.
+        cache: the model's; None where nothing is kept.
 
     Raises:
         DeadlineExceeded: it is past already.
@@ -117,13 +146,15 @@ def begin(model: RewardModel, inputs: Sequence[ScoreInput], options: ScoreOption
             raise DeadlineExceeded("the deadline passed before the call was begun")
         prepared = model.prepare(inputs, options.truncation)
         distinct = list(dict.fromkeys(item for item in prepared if isinstance(item, Prepared)))
-        units = [distinct[at : at + UNIT_CANDIDATES] for at in range(0, len(distinct), UNIT_CANDIDATES)]
+        known = cache.find(distinct) if cache is not None else {}
+        missing = [item for item in distinct if item not in known]
+        units = [missing[at : at + UNIT_CANDIDATES] for at in range(0, len(missing), UNIT_CANDIDATES)]
         tokenize_seconds = time.monotonic() - started
         queued = [
             (unit, ticket.submit(partial(model.score, unit), cost=len(unit), priority=options.priority, deadline=deadline))
             for unit in units
         ]
-        return Work(prepared, queued, tokenize_seconds)
+        return Work(prepared, queued, tokenize_seconds, known=known, cache=cache)
     finally:
         ticket.close()
 

@@ -13,6 +13,7 @@ from assay_reward import metrics
 from assay_reward.cards import QualityCards
 from assay_reward.drift import DriftMonitor
 from assay_reward.loaded import Entry, State
+from assay_reward.result_cache import ResultCache
 from assay_reward.scheduler import Scheduler
 from assay_reward.statistics import Estimate
 from assay_reward.store import ModelStore
@@ -24,11 +25,12 @@ _INFO_LABELS = [*_LABELS, "kind", "architecture", "dtype", "fingerprint", "calib
 class RewardCollector(Collector):
     """Reads the store, the cards, the window of scores and the scheduler on each scrape; a model that is gone leaves no series behind."""
 
-    def __init__(self, *, store: ModelStore, cards: QualityCards, scheduler: Scheduler, drift: DriftMonitor) -> None:
+    def __init__(self, *, store: ModelStore, cards: QualityCards, scheduler: Scheduler, drift: DriftMonitor, cache: ResultCache) -> None:
         self._store = store
         self._cards = cards
         self._scheduler = scheduler
         self._drift = drift
+        self._cache = cache
 
     def describe(self) -> list[Metric]:
         """Nothing: the registry need not collect once to learn the names."""
@@ -38,6 +40,8 @@ class RewardCollector(Collector):
         """The families."""
         yield GaugeMetricFamily("assay_reward_queue_candidates", "Candidates waiting or on the device.", value=self._scheduler.held)
         yield GaugeMetricFamily("assay_reward_queue_capacity", "Most candidates waiting or on the device.", value=self._scheduler.capacity)
+        yield GaugeMetricFamily("assay_reward_cache_entries", "Scores in the result cache.", value=self._cache.entries)
+        yield GaugeMetricFamily("assay_reward_cache_bytes", "Room in use of the result cache.", value=self._cache.held_bytes)
         try:
             entries = self._store.entries()
         except Unavailable:

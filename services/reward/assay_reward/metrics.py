@@ -21,7 +21,8 @@ TOKENS = Counter(
     ["model", "kind"],
     registry=None,
 )
-OF_MODELS = (CANDIDATES, SCORE, TRUNCATED, TOKENS)
+CACHE_LOOKUPS = Counter("assay_reward_cache_lookups", "Inputs looked up in the result cache.", ["model", "outcome"], registry=None)
+OF_MODELS = (CANDIDATES, SCORE, TRUNCATED, TOKENS, CACHE_LOOKUPS)
 QUEUE_SECONDS = Histogram("assay_reward_queue_seconds", "Time of a unit of work in the queue.", buckets=_SECONDS)
 COMPUTE_SECONDS = Histogram("assay_reward_compute_seconds", "Time of a unit of work on the device.", buckets=_SECONDS)
 DROPPED = Counter("assay_reward_dropped", "Candidates dropped before the device.", ["reason"])
@@ -39,5 +40,5 @@ def forget(gone: Iterable[tuple[str, str]], left: Iterable[str]) -> None:
     for model, revision in gone:
         SCORE.remove_by_labels({"model": model, "revision": revision})
         if model not in names:
-            for metric in (CANDIDATES, TRUNCATED, TOKENS):
+            for metric in (CANDIDATES, TRUNCATED, TOKENS, CACHE_LOOKUPS):
                 metric.remove_by_labels({"model": model})

@@ -18,6 +18,7 @@ from assay_reward.models import RemoteModel
 from assay_reward.remote import RemoteRoom, RemoteWork
 from assay_reward.replies import provenance_message, score_message, usage_message
 from assay_reward.requests import MAX_ITEMS, Violations, batch_inputs, group_inputs, options_of
+from assay_reward.result_cache import ResultCache
 from assay_reward.scales import check_scale
 from assay_reward.scheduler import NO_DEADLINE, Scheduler, Ticket
 from assay_reward.store import ModelStore
@@ -63,12 +64,14 @@ class Scoring:
         scheduler: Scheduler,
         remote: RemoteWork,
         drift: DriftMonitor,
+        cache: ResultCache,
         max_candidates: int,
         max_text_bytes: int,
     ) -> None:
         self._store = store
         self._cards = cards
         self._drift = drift
+        self._cache = cache
         self._scheduler = scheduler
         self._remote = remote
         self.max_candidates = min(max_candidates, scheduler.capacity)
@@ -166,7 +169,8 @@ class Scoring:
         except AssayError:
             lease.release()
             raise
-        return Call(lease, ticket, lambda: begin(model, inputs, options, ticket, deadline), answer)
+        cache = self._cache.of(lease.loaded)
+        return Call(lease, ticket, lambda: begin(model, inputs, options, ticket, deadline, cache), answer)
 
     def _count(self, loaded: LoadedModel, door: str, scored: Sequence[Scored], cost: Cost) -> None:
         metrics.CANDIDATES.labels(loaded.name, door).inc(len(scored))

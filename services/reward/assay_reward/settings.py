@@ -30,6 +30,8 @@ class RewardSettings(ServiceSettings):
     """Batches of one ScoreStream that are worked on at a time."""
     reward_drift_scores: int = Field(default=10_000, ge=100, le=1_000_000)
     """Newest scores of each model that are held against its quality card; about 100 bytes each."""
+    reward_cache_mib: int = Field(default=0, ge=0)
+    """Room for scores computed before, in MiB; 0 keeps none. About 3,000 scores fit into one."""
     reward_judge_concurrency: int = Field(default=16, ge=1, le=1024)
     """Most requests in flight to one generative judge."""
     reward_judge_timeout_seconds: float = Field(default=60.0, gt=0)
