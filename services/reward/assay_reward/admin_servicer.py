@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from assay.common.v1 import common_pb2
 from assay.reward.v1 import reward_pb2, reward_pb2_grpc
-from assay_kit.errors import InvalidArgument
+from assay_kit.errors import InvalidArgument, NotFound
 from assay_reward.cards import QualityCards
 from assay_reward.loaded import Entry
-from assay_reward.replies import model_message
+from assay_reward.replies import model_message, provenance_message, shadow_message
+from assay_reward.shadow import Shadow, Shadows
 from assay_reward.store import ModelStore
 
 DRAIN_SECONDS = 30.0
 """Longest wait for calls in flight where the caller names none."""
+SHADOW_ANSWERS = 20_000
+"""Answers that a shadow remembers where the caller names no number."""
+SHADOW_WINDOW = range(100, 1_000_001)
+"""How many a caller may name; 16 bytes each."""
 
 
 class ModelAdminServicer(reward_pb2_grpc.ModelAdminServiceServicer):
-    """Loads, unloads, moves aliases."""
+    """Loads, unloads, moves aliases, sets shadows."""
 
-    def __init__(self, *, store: ModelStore, cards: QualityCards, max_candidates: int) -> None:
+    def __init__(self, *, store: ModelStore, cards: QualityCards, shadows: Shadows, max_candidates: int) -> None:
         self._store = store
         self._cards = cards
+        self._shadows = shadows
         self._max_candidates = max_candidates
 
     async def LoadModel(self, request: reward_pb2.LoadModelRequest, context: Any) -> reward_pb2.LoadModelResponse:
@@ -43,6 +50,45 @@ class ModelAdminServicer(reward_pb2_grpc.ModelAdminServiceServicer):
         _check_named(request.model.name)
         previous, current = await asyncio.to_thread(self._store.set_alias, request.alias, request.model.name, request.model.revision)
         return reward_pb2.SetAliasResponse(previous=self._model(previous) if previous else None, current=self._model(current))
+
+    async def SetShadow(self, request: reward_pb2.SetShadowRequest, context: Any) -> reward_pb2.SetShadowResponse:
+        """Lets a candidate score beside a model, or ends that."""
+        share = request.share if request.HasField("share") else 1.0
+        window = request.window if request.HasField("window") else SHADOW_ANSWERS
+        wrong = []
+        if not 0 < share <= 1:
+            wrong.append(("share", f"is {share:g}; above 0 and at most 1 is wanted"))
+        if not SHADOW_WINDOW.start <= window < SHADOW_WINDOW.stop:
+            wrong.append(("window", f"is {window}; {SHADOW_WINDOW.start} to {SHADOW_WINDOW.stop - 1} answers are wanted"))
+        if wrong:
+            raise InvalidArgument.many(wrong)
+        model = self._provenance(request.model, "model")
+        shadow = None
+        if request.candidate.name:
+            shadow = Shadow(model=model, candidate=self._provenance(request.candidate, "candidate"), share=share, window=window)
+        previous = self._shadows.put(model.model, shadow)
+        return reward_pb2.SetShadowResponse(
+            previous=await asyncio.to_thread(shadow_message, previous) if previous else None,
+            current=shadow_message(shadow) if shadow else None,
+        )
+
+    async def GetShadow(self, request: reward_pb2.GetShadowRequest, context: Any) -> reward_pb2.GetShadowResponse:
+        """How the candidate compares."""
+        lease = self._store.lease(request.model.name, request.model.revision)
+        try:
+            shadow = self._shadows.of(lease.loaded)
+        finally:
+            lease.release()
+        if shadow is None:
+            raise NotFound(f"model {lease.loaded.name} {lease.loaded.revision} has no shadow; SetShadow gives it one")
+        return reward_pb2.GetShadowResponse(report=await asyncio.to_thread(shadow_message, shadow))
+
+    def _provenance(self, selector: common_pb2.ModelSelector, field: str) -> reward_pb2.Provenance:
+        lease = self._store.lease(selector.name, selector.revision, field)
+        try:
+            return provenance_message(lease.loaded, self._cards.get(lease.loaded.fingerprint.fingerprint))
+        finally:
+            lease.release()
 
     def _model(self, entry: Entry) -> reward_pb2.ModelInfo:
         return model_message(entry, self._cards.get(entry.fingerprint), max_candidates=self._max_candidates)

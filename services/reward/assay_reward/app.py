@@ -24,6 +24,8 @@ from assay_reward.scheduler import Scheduler
 from assay_reward.scoring import Scoring
 from assay_reward.servicer import RewardServicer
 from assay_reward.settings import RewardSettings
+from assay_reward.shadow import Shadows
+from assay_reward.shadow_worker import ShadowWorker
 from assay_reward.store import ModelStore
 from assay_reward.worker import score_worker
 
@@ -46,6 +48,7 @@ def reward_app(settings: RewardSettings) -> App:
     )
     drift = DriftMonitor(window=settings.reward_drift_scores)
     cache = ResultCache(max_bytes=settings.reward_cache_mib * 1024 * 1024)
+    shadows = Shadows()
     scoring = Scoring(
         store=store,
         cards=cards,
@@ -53,14 +56,17 @@ def reward_app(settings: RewardSettings) -> App:
         remote=remote,
         drift=drift,
         cache=cache,
+        shadows=shadows,
         max_candidates=settings.reward_max_candidates,
         max_text_bytes=settings.reward_max_text_bytes,
     )
     tokenizing = ThreadPoolExecutor(settings.threads, thread_name_prefix="tokenizing")
-    collector = RewardCollector(store=store, cards=cards, scheduler=scheduler, drift=drift, cache=cache)
+    collector = RewardCollector(store=store, cards=cards, scheduler=scheduler, drift=drift, cache=cache, shadows=shadows)
     connection = KafkaConnection.from_settings(settings) if settings.kafka_bootstrap else None
     follower = TopicFollower(connection, QUALITY_CARDS, cards.take) if connection else None
-    workers: list[Worker] = [score_worker(connection, scoring, drain_seconds=settings.drain_seconds)] if connection else []
+    workers: list[Worker] = [ShadowWorker(shadows=shadows, scoring=scoring)]
+    if connection:
+        workers.append(score_worker(connection, scoring, drain_seconds=settings.drain_seconds))
 
     def startup() -> None:
         REGISTRY.register(collector)
@@ -93,7 +99,7 @@ def reward_app(settings: RewardSettings) -> App:
             ),
             Door(
                 add=reward_pb2_grpc.add_ModelAdminServiceServicer_to_server,
-                servicer=ModelAdminServicer(store=store, cards=cards, max_candidates=scoring.max_candidates),
+                servicer=ModelAdminServicer(store=store, cards=cards, shadows=shadows, max_candidates=scoring.max_candidates),
                 service_name="assay.reward.v1.ModelAdminService",
             ),
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from assay_kit.errors import Unavailable
@@ -15,22 +15,27 @@ from assay_reward.drift import DriftMonitor
 from assay_reward.loaded import Entry, State
 from assay_reward.result_cache import ResultCache
 from assay_reward.scheduler import Scheduler
+from assay_reward.shadow import Shadows
 from assay_reward.statistics import Estimate
 from assay_reward.store import ModelStore
 
 _LABELS = ["model", "revision"]
 _INFO_LABELS = [*_LABELS, "kind", "architecture", "dtype", "fingerprint", "calibration_id"]
+_SHADOW_LABELS = [*_LABELS, "candidate", "candidate_revision"]
 
 
 class RewardCollector(Collector):
     """Reads the store, the cards, the window of scores and the scheduler on each scrape; a model that is gone leaves no series behind."""
 
-    def __init__(self, *, store: ModelStore, cards: QualityCards, scheduler: Scheduler, drift: DriftMonitor, cache: ResultCache) -> None:
+    def __init__(
+        self, *, store: ModelStore, cards: QualityCards, scheduler: Scheduler, drift: DriftMonitor, cache: ResultCache, shadows: Shadows
+    ) -> None:
         self._store = store
         self._cards = cards
         self._scheduler = scheduler
         self._drift = drift
         self._cache = cache
+        self._shadows = shadows
 
     def describe(self) -> list[Metric]:
         """Nothing: the registry need not collect once to learn the names."""
@@ -51,6 +56,8 @@ class RewardCollector(Collector):
             yield from metric.collect()
         yield from self._models(entries)
         yield from self._drifts(entries)
+        self._shadows.keep(entries)
+        yield from self._comparisons()
 
     def _models(self, entries: Sequence[Entry]) -> Iterator[Metric]:
         loaded = GaugeMetricFamily("assay_reward_model_ready", "1 for a model that scores, 0 for one that does not.", labels=_LABELS)
@@ -94,15 +101,32 @@ class RewardCollector(Collector):
                     family.add_metric(labels, value)
         yield from (scores, psi, psi_critical, ks, ks_critical, *saturation.families, *truncation.families, *length.families)
 
+    def _comparisons(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily("assay_reward_shadow_calls", "Calls drawn for a candidate.", labels=[*_SHADOW_LABELS, "outcome"])
+        flips = _Estimates("assay_reward_shadow_flip_rate", "Share of pairs whose order the candidate turns round", _SHADOW_LABELS)
+        ranks = _Estimates("assay_reward_shadow_rank_correlation", "Spearman's correlation of the two raw scores", _SHADOW_LABELS)
+        apart = _Estimates("assay_reward_shadow_standardized_difference", "Mean absolute difference in spreads", _SHADOW_LABELS)
+        best = _Estimates("assay_reward_shadow_best_agreement", "Share of groups whose best answer is the same", _SHADOW_LABELS)
+        for shadow in self._shadows.all():
+            report = shadow.report()
+            labels = [shadow.model.model, shadow.model.revision, shadow.candidate.model, shadow.candidate.revision]
+            for outcome, count in (("compared", report.compared), ("skipped", report.skipped), ("failed", report.failed)):
+                calls.add_metric([*labels, outcome], count)
+            flips.add(labels, report.flip_rate)
+            ranks.add(labels, report.rank_correlation)
+            apart.add(labels, report.standardized_difference)
+            best.add(labels, report.best_agreement)
+        yield from (calls, *flips.families, *ranks.families, *apart.families, *best.families)
+
 
 class _Estimates:
     """A gauge with two more for the bounds of its 95 % interval."""
 
-    def __init__(self, name: str, what: str) -> None:
+    def __init__(self, name: str, what: str, labels: Sequence[str] = _LABELS) -> None:
         self.families = (
-            GaugeMetricFamily(name, f"{what}.", labels=_LABELS),
-            GaugeMetricFamily(f"{name}_low", f"{what}: lower bound of the 95 % interval.", labels=_LABELS),
-            GaugeMetricFamily(f"{name}_high", f"{what}: upper bound of the 95 % interval.", labels=_LABELS),
+            GaugeMetricFamily(name, f"{what}.", labels=labels),
+            GaugeMetricFamily(f"{name}_low", f"{what}: lower bound of the 95 % interval.", labels=labels),
+            GaugeMetricFamily(f"{name}_high", f"{what}: upper bound of the 95 % interval.", labels=labels),
         )
 
     def add(self, labels: Sequence[str], estimate: Estimate | None) -> None:

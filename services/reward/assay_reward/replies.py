@@ -12,6 +12,8 @@ from assay_reward.engine import Cost, Scored
 from assay_reward.inputs import Scale
 from assay_reward.loaded import Entry, LoadedModel, State
 from assay_reward.scales import scales_of
+from assay_reward.shadow import Shadow
+from assay_reward.statistics import Estimate
 
 ENGINE_VERSION = f"assay-reward {version('assay-reward')}, torch {version('torch')}, transformers {version('transformers')}"
 
@@ -94,16 +96,48 @@ def model_message(entry: Entry, card: common_pb2.QualityCard | None, *, max_cand
     )
     loaded = entry.loaded
     if loaded is not None:
-        loaded_at = timestamp_pb2.Timestamp()
-        loaded_at.FromNanoseconds(round(loaded.loaded_at * 1e9))
         info.kind = loaded.model.kind
         info.architecture = loaded.model.architecture
         info.max_input_tokens = loaded.model.max_input_tokens
         info.provenance.CopyFrom(provenance_message(loaded, card))
-        info.loaded_at.CopyFrom(loaded_at)
+        info.loaded_at.CopyFrom(_timestamp(loaded.loaded_at))
     if card is not None:
         info.quality_card.CopyFrom(card)
     return info
+
+
+def shadow_message(shadow: Shadow) -> reward_pb2.ShadowReport:
+    """How a candidate compares so far."""
+    report = shadow.report()
+    return reward_pb2.ShadowReport(
+        model=shadow.model,
+        candidate=shadow.candidate,
+        share=shadow.share,
+        window=shadow.window,
+        started_at=_timestamp(shadow.started_at),
+        calls_seen=report.seen,
+        calls_compared=report.compared,
+        calls_skipped=report.skipped,
+        calls_failed=report.failed,
+        last_failure=report.last_failure,
+        answers=report.answers,
+        flip_rate=_estimate(report.flip_rate),
+        rank_correlation=_estimate(report.rank_correlation),
+        standardized_difference=_estimate(report.standardized_difference),
+        best_agreement=_estimate(report.best_agreement),
+    )
+
+
+def _estimate(estimate: Estimate | None) -> common_pb2.Estimate | None:
+    if estimate is None:
+        return None
+    return common_pb2.Estimate(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
+
+
+def _timestamp(seconds: float) -> timestamp_pb2.Timestamp:
+    timestamp = timestamp_pb2.Timestamp()
+    timestamp.FromNanoseconds(round(seconds * 1e9))
+    return timestamp
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from assay.common.v1 import common_pb2
 from assay.reward.v1 import reward_pb2
-from assay_kit.errors import AssayError, InvalidArgument, item_error
+from assay_kit.errors import AssayError, InvalidArgument, ResourceExhausted, item_error
 from assay_reward import metrics
 from assay_reward.cards import QualityCards
 from assay_reward.drift import DriftMonitor
@@ -21,6 +21,7 @@ from assay_reward.requests import MAX_ITEMS, Violations, batch_inputs, group_inp
 from assay_reward.result_cache import ResultCache
 from assay_reward.scales import check_scale
 from assay_reward.scheduler import NO_DEADLINE, Scheduler, Ticket
+from assay_reward.shadow import Shadows
 from assay_reward.store import ModelStore
 
 Reply = TypeVar("Reply")
@@ -65,6 +66,7 @@ class Scoring:
         remote: RemoteWork,
         drift: DriftMonitor,
         cache: ResultCache,
+        shadows: Shadows,
         max_candidates: int,
         max_text_bytes: int,
     ) -> None:
@@ -72,6 +74,7 @@ class Scoring:
         self._cards = cards
         self._drift = drift
         self._cache = cache
+        self._shadows = shadows
         self._scheduler = scheduler
         self._remote = remote
         self.max_candidates = min(max_candidates, scheduler.capacity)
@@ -101,6 +104,7 @@ class Scoring:
             results, cost = work.results()
             scored = _all_scored(inputs, results, lease.loaded.name)
             self._count(lease.loaded, door, scored, cost)
+            self._shadows.offer(lease.loaded, inputs, scored, options)
             scores = [score_message(item.id, result, options.scale, card) for item, result in zip(inputs, scored, strict=True)]
             return reward_pb2.ScoreGroupResponse(
                 scores=scores,
@@ -127,6 +131,7 @@ class Scoring:
         def answer(work: Work) -> reward_pb2.ScoreBatchResponse:
             results, cost = work.results()
             self._count(lease.loaded, door, [result for result in results if isinstance(result, Scored)], cost)
+            self._shadows.offer(lease.loaded, inputs, results, options)
             coming = iter(results)
             outcomes = [item if isinstance(item, AssayError) else next(coming) for item in items]
             return reward_pb2.ScoreBatchResponse(
@@ -140,6 +145,25 @@ class Scoring:
             )
 
         return self._call(lease, inputs, options, deadline, wait_seconds, answer)
+
+    def beside(
+        self, name: str, revision: str, inputs: Sequence[ScoreInput], options: ScoreOptions
+    ) -> tuple[LoadedModel, list[Scored | AssayError]]:
+        """Scores where no caller waits, and says with what; blocks.
+
+        Raises:
+            ResourceExhausted: callers could need the room.
+            AssayError: there is no such model, or it cannot score now.
+        """
+        lease = self._store.lease(name, revision)
+        if self._scheduler.held + len(inputs) > self._scheduler.capacity // 2:
+            lease.release()
+            raise ResourceExhausted("more than half of the queue is in use or asked for; it is left to callers", 1.0)
+        call = self._call(lease, inputs, options, NO_DEADLINE, 0.0, lambda work: work.results()[0])
+        try:
+            return lease.loaded, call.reply(call.begin())
+        finally:
+            call.close()
 
     def _leased(self, selector: common_pb2.ModelSelector, scale: Scale) -> tuple[Lease, common_pb2.QualityCard | None]:
         lease = self._store.lease(selector.name, selector.revision)

@@ -1178,7 +1178,7 @@ class SetShadowRequest(_message.Message):
     share: _builtins.float
     """Share of the calls that the candidate scores too, drawn at random; above 0, at most 1. Absent means 1."""
     window: _builtins.int
-    """Calls that are remembered for the report, the newest; 1 to 100,000. Absent means 10,000."""
+    """Answers that are remembered for the report, those of the newest calls; 100 to 1,000,000. Absent means 20,000."""
     @_builtins.property
     def model(self) -> _common_pb2.ModelSelector:
         """The model whose traffic it is; empty name: the alias "default"."""
@@ -1312,7 +1312,7 @@ class ShadowReport(_message.Message):
     share: _builtins.float
     """Share of the calls that are drawn; above 0, at most 1."""
     window: _builtins.int
-    """Most calls remembered."""
+    """Most answers remembered."""
     calls_seen: _builtins.int
     """Calls of the model since then."""
     calls_compared: _builtins.int
@@ -1339,8 +1339,8 @@ class ShadowReport(_message.Message):
 
     @_builtins.property
     def flip_rate(self) -> _common_pb2.Estimate:
-        """Share of the pairs of answers of one group whose order the candidate turns round, with the Wilson interval over pairs; pairs that
-        either ties are left out. Absent where there is no such pair.
+        """Share of the pairs of answers to one conversation whose order the candidate turns round, with the Wilson interval over pairs; pairs
+        that either ties are left out. Absent where there is no such pair.
         """
 
     @_builtins.property
@@ -1355,7 +1355,9 @@ class ShadowReport(_message.Message):
 
     @_builtins.property
     def best_agreement(self) -> _common_pb2.Estimate:
-        """Share of the groups of two or more whose best answer is the same, with the Wilson interval; absent where there is no group."""
+        """Best of n: share of the conversations with two answers or more in one call whose best answer is the same for both, with the Wilson
+        interval; absent where there is none.
+        """
 
     def __init__(
         self,
