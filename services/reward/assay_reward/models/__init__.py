@@ -7,7 +7,7 @@ from pathlib import Path
 from assay_data.errors import DataError
 from assay_data.fingerprints import Fingerprint
 from assay_kit.errors import InvalidArgument
-from assay_reward.models import bag_of_words, sequence_classifier
+from assay_reward.models import bag_of_words, ensemble, implicit_reward, reward_heads, sequence_classifier
 from assay_reward.models.base import AnyModel, LoadOptions, ModelKind, RemoteModel, RewardModel
 
 
@@ -47,7 +47,13 @@ def fingerprint_model(folder: Path, options: LoadOptions) -> Fingerprint:
         raise InvalidArgument("uri", str(error)) from error
 
 
-KINDS: tuple[ModelKind, ...] = (bag_of_words.KIND, sequence_classifier.KIND)
+KINDS: tuple[ModelKind, ...] = (
+    bag_of_words.KIND,
+    ensemble.kind(load_folder, fingerprint_model),
+    implicit_reward.KIND,
+    reward_heads.KIND,
+    sequence_classifier.KIND,
+)
 """Asked in order: the first whose marker a folder holds reads it."""
 
 

@@ -57,22 +57,28 @@ class SequenceClassifier:
         return self._inputs.render(conversation, truncation)
 
     def score(self, prepared: Sequence[Prepared]) -> Computed:
-        """Forwards of a few sequences each, in the order given."""
-        raw: list[float] = []
+        """The first label's logit of each, in the order given."""
+        logits, padded = self.logits(prepared)
+        raw = tuple(row[0] for row in logits)
+        return Computed(raw=raw, computed_tokens=sum(item.tokens for item in prepared), padded_tokens=padded)
+
+    def logits(self, prepared: Sequence[Prepared]) -> tuple[list[list[float]], int]:
+        """All labels' logits of each, and the tokens of padding; forwards of a few sequences each, in the order given."""
+        rows: list[list[float]] = []
         padded = 0
         for few in self._forwards(prepared):
             longest = max(item.tokens for item in few)
             padded += longest * len(few) - sum(item.tokens for item in few)
-            raw += self._forward(few, longest)
-        return Computed(raw=tuple(raw), computed_tokens=sum(item.tokens for item in prepared), padded_tokens=padded)
+            rows += self._forward(few, longest)
+        return rows, padded
 
-    def _forward(self, few: Sequence[Prepared], longest: int) -> list[float]:
+    def _forward(self, few: Sequence[Prepared], longest: int) -> list[list[float]]:
         fill = self._pad or 0
         ids = torch.tensor([[*item.ids, *[fill] * (longest - item.tokens)] for item in few], device=self._device)
         mask = torch.tensor([[1] * item.tokens + [0] * (longest - item.tokens) for item in few], device=self._device)
         with torch.inference_mode():
             logits = self._model(input_ids=ids, attention_mask=mask).logits
-        return [float(value) for value in logits[:, 0].double().tolist()]
+        return [[float(value) for value in row] for row in logits.double().tolist()]
 
     def _forwards(self, prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
         few: list[Prepared] = []
@@ -87,26 +93,43 @@ class SequenceClassifier:
             yield few
 
 
-def _load(folder: Path, options: LoadOptions) -> SequenceClassifier:
+def classifier_config(folder: Path) -> Any:
+    """The configuration of a sequence classifier with any number of labels.
+
+    Raises:
+        InvalidArgument: field `uri`; it is of another architecture.
+    """
     config = read_config(folder)
     architecture = architecture_of(config)
     if architecture.endswith("ForCausalLM"):
         raise InvalidArgument("uri", f"the architecture is {architecture}, a language model; {CAUSAL_LM_HINT}")
     if not architecture.endswith("ForSequenceClassification"):
         raise InvalidArgument("uri", f"the architecture is {architecture}; one that ends with ForSequenceClassification is wanted")
-    if config.num_labels != 1:
-        raise InvalidArgument(
-            "uri", f"the classifier has {config.num_labels} labels; a reward model has num_labels 1, or beside it {HEADS_HINT}"
-        )
-    model = read_weights(AutoModelForSequenceClassification, folder, architecture, options)
+    return config
+
+
+def read_classifier(folder: Path, options: LoadOptions) -> SequenceClassifier:
+    """The classifier in a folder whose configuration has been checked, warmed up.
+
+    Raises:
+        InvalidArgument: field `uri`; weights or tokenizer are not whole.
+    """
     tokenizer = read_tokenizer(folder)
+    model = read_weights(AutoModelForSequenceClassification, folder, architecture_of(read_config(folder)), options)
     loaded = SequenceClassifier(model, tokenizer, options)
     _warm_up(loaded, tokenizer)
     return loaded
 
 
+def _load(folder: Path, options: LoadOptions) -> SequenceClassifier:
+    labels = classifier_config(folder).num_labels
+    if labels != 1:
+        raise InvalidArgument("uri", f"the classifier has {labels} labels; a reward model has num_labels 1, or beside it {HEADS_HINT}")
+    return read_classifier(folder, options)
+
+
 def _warm_up(model: SequenceClassifier, tokenizer: Any) -> None:
-    """A first score: it settles what is made lazily, and shows weights that are not finite."""
+    """A first score: it settles what is made lazily, and shows weights that are not finite together."""
     tokenizer(["warm-up"], add_special_tokens=False, truncation=False)
     raw = model.score([Prepared(ids=(1, 2, 3), prompt_tokens=1, response_tokens=2)]).raw[0]
     if not torch.isfinite(torch.tensor(raw)):
