@@ -15,7 +15,7 @@ from support.job_service import make_app, make_jobs, settings_for
 
 from assay.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from assay_kit.errors import AlreadyExists, InvalidArgument
-from assay_kit.jobs import Jobs
+from assay_kit.jobs import JobInterrupted, Jobs
 from assay_kit.server import running
 
 QUEUED, RUNNING = jobs_pb2.JOB_STATE_QUEUED, jobs_pb2.JOB_STATE_RUNNING
@@ -100,7 +100,7 @@ async def test_asking_twice_with_one_id_is_asking_once(door: Door) -> None:
 
 
 async def test_a_kind_or_id_that_cannot_be_is_refused(door: Door) -> None:
-    with pytest.raises(InvalidArgument, match="busy, patient, stage, steps, study, wrong"):
+    with pytest.raises(InvalidArgument, match="busy, careless, patient, stage, steps, study, wrong"):
         await door.submit("dance", "d")
     with pytest.raises(InvalidArgument, match="job_id"):
         await door.submit("steps", "no spaces please")
@@ -242,7 +242,7 @@ async def test_a_failed_stage_fails_those_that_wait_for_it_and_says_why(door: Do
     stages = [{**STAGES[0], "fails": True}, *STAGES[1:]]
     await door.submit("study", "st", stages=stages)
     _, job = await door.watch("st")
-    assert job.state == FAILED and job.error == "st/pairs failed: no such pairs"
+    assert job.state == FAILED and job.error == "st/report failed: st/left failed: st/pairs failed: no such pairs"
     _, report = await door.watch("st/report")
     assert report.error == "st/left failed: st/pairs failed: no such pairs"
     assert door.lines() == ["begin pairs"]
@@ -258,6 +258,42 @@ async def test_cancelling_a_study_cancels_its_stages(door: Door) -> None:
     assert (await door.get("st")).state == CANCELLED
     await door.submit("study", "next", stages=STAGES)  # the slots are free again
     assert (await door.watch("next"))[1].state == SUCCEEDED
+
+
+CHILDREN = ("study", "study/pairs", "1", "2", "3")
+
+
+async def test_a_job_that_fails_ends_its_children_and_keeps_its_own_error(door: Door) -> None:
+    await door.submit("careless", "st")
+    events, job = await door.watch("st")
+    assert job.state == FAILED and job.error == "no such pairs"
+    assert events[-1].error == job.error
+    assert [(await door.watch(f"st/{name}"))[1].state for name in CHILDREN] == [CANCELLED] * 5
+    await door.submit("study", "next", stages=STAGES)  # the slots are free again
+    assert (await door.watch("next"))[1].state == SUCCEEDED
+    assert "end" not in door.lines() and door.lines().count("end pairs") == 1
+
+
+def test_a_job_whose_process_died_as_it_failed_ends_its_children_after_the_restart(tmp_path: Path, database_url: str) -> None:  # noqa: F811
+    def die(job_id: str) -> None:
+        raise JobInterrupted(f"the process of {job_id} died")
+
+    first = make_jobs(settings_for(tmp_path, database_url))
+    first.cancel_children = die  # type: ignore[method-assign]
+    first.launch()
+    try:
+        first.submit("careless", {"trace": str(tmp_path / "trace"), "gate": str(tmp_path / "gate")}, "st")
+        assert list(first.watch("st"))[-1].state == FAILED
+        assert first.get("st/1").state == RUNNING
+    finally:
+        first.shutdown()
+    second = make_jobs(settings_for(tmp_path, database_url))
+    second.launch()
+    try:
+        assert [list(second.watch(f"st/{name}"))[-1].state for name in CHILDREN] == [CANCELLED] * 5
+        assert second.get("st").error == "no such pairs"
+    finally:
+        second.shutdown()
 
 
 async def test_events_reach_the_publisher_in_order_though_it_fails_at_first(tmp_path: Path, database_url: str) -> None:  # noqa: F811

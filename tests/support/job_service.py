@@ -39,6 +39,7 @@ def make_jobs(settings: ServiceSettings, publish: Any = None) -> Jobs:
     jobs.kind("busy", busy, concurrency=2)
     jobs.kind("study", study)
     jobs.kind("stage", stage)
+    jobs.kind("careless", careless)
     return jobs
 
 
@@ -106,11 +107,11 @@ def busy(context: JobContext, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def study(context: JobContext, spec: dict[str, Any]) -> dict[str, Any]:
-    """Starts all stages in topological order at once and waits for each."""
+    """Starts all stages in topological order at once and waits for each, from the last, which hears of every failure before it."""
     names = [f"{context.job_id}/{one['name']}" for one in spec["stages"]]
     for name, one in zip(names, spec["stages"], strict=True):
         context.start("stage", {**one, "study": context.job_id, "trace": spec["trace"]}, name)
-    return {"values": {name: context.wait(name)["value"] for name in names}}
+    return {"values": {name: context.wait(name)["value"] for name in reversed(names)}}
 
 
 def stage(context: JobContext, spec: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +128,19 @@ def stage(context: JobContext, spec: dict[str, Any]) -> dict[str, Any]:
         return sum(inputs) + int(spec["add"])
 
     return {"value": context.step("work", work)}
+
+
+def careless(context: JobContext, spec: dict[str, Any]) -> dict[str, Any]:
+    """Fails while its children, and a child of one, are at work; a third "busy" one waits in the queue."""
+    shared = {"trace": spec["trace"], "gate": spec["gate"]}
+    context.start("study", {**shared, "stages": [{"name": "pairs", "add": 1, "gate": spec["gate"]}]}, f"{context.job_id}/study")
+    for number in range(1, 4):
+        context.start("busy", shared, f"{context.job_id}/{number}")
+    pause = threading.Event()
+    while not Path(spec["trace"]).exists() or len(Path(spec["trace"]).read_text().splitlines()) < 3:
+        context.check_cancelled()
+        pause.wait(TICK)
+    raise FailedPrecondition("no such pairs")
 
 
 @contextlib.contextmanager

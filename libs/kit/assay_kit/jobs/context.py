@@ -218,7 +218,7 @@ class JobContext:
     # Child jobs
 
     def start(self, kind: str, spec: Mapping[str, Any], job_id: str) -> None:
-        """Starts a job of the same service as a child: cancelling this one cancels it.
+        """Starts a job of the same service as a child: when this one is cancelled or fails, it is cancelled.
 
         Start children before those that wait for them: a queue is first in, first out, so a waiting job's work is always ahead
         of it, and no number of slots can deadlock.

@@ -243,14 +243,20 @@ class Jobs:
         """
         if self.get(job_id).state in TERMINAL:
             return self.get(job_id)
-        family = outside(records.family, job_id)
-        for workflow in family:
+        self._cancel(outside(records.family, job_id))
+        return self.get(job_id)
+
+    def cancel_children(self, job_id: str) -> None:
+        """Cancels what is left of the children of a job that has failed, and theirs; doing it again changes nothing."""
+        self._cancel([workflow for workflow in outside(records.family, job_id) if workflow.workflow_id != job_id])
+
+    def _cancel(self, workflows: Sequence[WorkflowStatus]) -> None:
+        for workflow in workflows:
             event = self.event(workflow.workflow_id, records.kind_of(workflow), jobs_pb2.JOB_STATE_CANCELLED)
             if self.log.append(event):
                 count_end(event)
                 self._at_work.cancel(workflow.workflow_id)
-        outside(DBOS.cancel_workflows, [workflow.workflow_id for workflow in family])
-        return self.get(job_id)
+        outside(DBOS.cancel_workflows, [workflow.workflow_id for workflow in workflows])
 
     def watch(self, job_id: str, from_sequence: int = 0) -> Iterator[jobs_pb2.JobEvent]:
         """Events of a job from a sequence number on, as they happen, until it has ended.
@@ -311,5 +317,6 @@ class Jobs:
             # DBOS gave it up without the log hearing of it, for example after too many interruptions
             event = self.event(job.id, job.kind, job.state)
             event.error = job.error
-            self.log.append(event)
+            if self.log.append(event):
+                self.cancel_children(job.id)
         return job

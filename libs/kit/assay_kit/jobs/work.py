@@ -80,6 +80,8 @@ def execute(jobs: Jobs, at_work: AtWork, kind: Kind, job_id: str, spec: dict[str
     """Runs a job to its end, or on from where it was interrupted; the body of its DBOS workflow."""
     standing = jobs.log.standing(job_id)
     if standing is not None and standing.last.state in TERMINAL:
+        if standing.last.state == jobs_pb2.JOB_STATE_FAILED:
+            jobs.cancel_children(job_id)  # the process may have died between the two
         return  # it had ended; only DBOS did not know yet
     if jobs.stopping:
         raise JobInterrupted(f"job {job_id} starts after the restart")
@@ -110,6 +112,7 @@ def _to_the_end(jobs: Jobs, context: JobContext, kind: Kind) -> None:
     if jobs.log.append(event, result=result):
         count_end(event)
     if event.state == jobs_pb2.JOB_STATE_FAILED:
+        jobs.cancel_children(context.job_id)
         raise JobFailed(event.error)
 
 
