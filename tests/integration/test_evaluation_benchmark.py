@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -20,8 +21,9 @@ from assay.jobs.v1 import jobs_pb2
 from assay.reward.v1 import reward_pb2, reward_pb2_grpc
 from assay_cli.ports import free_ports
 from assay_data.bag_of_words import fit_bag_of_words
+from assay_data.conversations import PreferencePair, prompt_key
 from assay_data.generated import generate_pairs
-from assay_data.pairs import write_pairs
+from assay_data.pairs import read_pairs, write_pairs
 from assay_kit.kafka import KafkaConnection, ensure_topics
 
 CLEAN = ("SAME",)
@@ -127,6 +129,7 @@ async def test_a_benchmark_tells_right_from_turned_round_and_its_cards_reach_the
         assert turned["accuracy"]["high"] < 0.4
         assert right["accuracy"]["n"] == board["n"] == sum(1 for _ in held_out.open())
         assert board["tests"][0]["corrected_p_value"] < 0.001
+        same_figures(board, tmp_path / "out", read_pairs(str(held_out)), models)
 
         async with grpc.aio.insecure_channel(reward.target) as channel:
             stub = reward_pb2_grpc.RewardServiceStub(channel)
@@ -143,6 +146,22 @@ async def test_a_benchmark_tells_right_from_turned_round_and_its_cards_reach_the
         rest = await service.evaluation.ListQualityCards(evaluation_pb2.ListQualityCardsRequest(page_token=listed.next_page_token))
         assert listed.cards[0].fingerprint not in {one.fingerprint for one in rest.cards}
         assert models["turned"] in {one.fingerprint for one in (*listed.cards, *rest.cards)}
+
+
+def same_figures(board: dict[str, Any], out: Path, pairs: Iterator[PreferencePair], fingerprints: dict[str, str]) -> None:
+    """scores.jsonl has a line a model and pair, in the order of the pairs, from which the board's figures follow."""
+    rows = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    ids = [(pair.id, prompt_key(pair)) for pair in pairs]
+    assert len(rows) == len(ids) * len(fingerprints)
+    for measured in board["models"]:
+        mine = [row for row in rows if row["model"] == measured["name"]]
+        assert [(row["id"], row["prompt_id"]) for row in mine] == ids
+        assert {row["fingerprint"] for row in mine} == {fingerprints[measured["name"]]}
+        ties = sum(row["chosen"] == row["rejected"] for row in mine)
+        wins = sum(row["chosen"] > row["rejected"] for row in mine)
+        assert measured["ties"] == ties
+        assert measured["accuracy"]["value"] == pytest.approx((wins + ties / 2) / len(mine), abs=1e-4)
+    assert sorted(path.name for path in out.iterdir()) == ["benchmark.json", "scores.jsonl"]
 
 
 async def test_a_reward_service_killed_in_the_middle_changes_no_figure(

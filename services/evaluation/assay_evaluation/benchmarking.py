@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from assay.common.v1 import common_pb2
 from assay_data.conversations import PreferencePair, prompt_key
-from assay_data.storage import artifact_of
+from assay_data.storage import artifact_of, write_jsonl
 from assay_evaluation.benchmark import Comparisons, ModelScores, OnPolicyScores, run_benchmark
 from assay_evaluation.cards import make_card
 from assay_evaluation.samples import PromptSamples
@@ -47,8 +47,9 @@ def benchmark_models(
     models: Mapping[str, str],
     on_policy: OnPolicy | None,
     seed: int,
+    scores_uri: str,
 ) -> dict[str, Any]:
-    """Measures models on pairs of which the chosen answer is known to be better.
+    """Measures models on pairs of which the chosen answer is known to be better, and writes down each score.
 
     Args:
         work: What to work with.
@@ -56,6 +57,8 @@ def benchmark_models(
         models: Name at the reward service, by the name to show.
         on_policy: Where the on-policy rank correlation is measured; None: nowhere.
         seed: Seed of the bootstrap.
+        scores_uri: The JSONL file to write, one line a model and pair: id, prompt_id, model (the name to show), fingerprint, the raw
+            scores `chosen` and `rejected`, and the lengths `chosen_tokens` and `rejected_tokens` in the model's tokens.
 
     Returns:
         The leaderboard as JSON; `models` carry the names to show.
@@ -78,6 +81,7 @@ def benchmark_models(
     for shown, served in models.items():
         scored = score_pairs(work, pairs, model=served)
         scores.append(ModelScores(name=shown, **vars(scored)))
+    write_jsonl(scores_uri, _score_rows(comparisons, scores))
     on_policy_scores = {}
     if on_policy is not None:
         prompts = [one.prompt_id for one in on_policy.samples for _ in one.answers]
@@ -86,6 +90,21 @@ def benchmark_models(
             proxy = np.concatenate(score_samples(work, on_policy.samples, model=served, what=on_policy.what).scores)
             on_policy_scores[shown] = OnPolicyScores(prompts=prompts, proxy=proxy, gold=gold)
     return run_benchmark(comparisons, scores, on_policy=on_policy_scores, seed=seed).as_dict()
+
+
+def _score_rows(comparisons: Comparisons, scores: Sequence[ModelScores]) -> Iterator[dict[str, Any]]:
+    for model in scores:
+        for index, (pair_id, prompt_id) in enumerate(zip(comparisons.ids, comparisons.prompts, strict=True)):
+            yield {
+                "id": pair_id,
+                "prompt_id": prompt_id,
+                "model": model.name,
+                "fingerprint": model.fingerprint,
+                "chosen": float(model.chosen[index]),
+                "rejected": float(model.rejected[index]),
+                "chosen_tokens": int(model.chosen_tokens[index]),
+                "rejected_tokens": int(model.rejected_tokens[index]),
+            }
 
 
 def publish_cards(work: Work, leaderboard: Mapping[str, Any], *, models: Mapping[str, str], data_uri: str) -> None:

@@ -44,11 +44,13 @@ class Measurements:
         def run() -> dict[str, Any]:
             pairs = _read(spec["data_uri"], spec["limit"])
             models = {name: name for name in spec["reward_models"]}
-            leaderboard = benchmark_models(work, pairs, models=models, on_policy=None, seed=0)
-            write_json(join_uri(work.folder, "benchmark.json"), leaderboard)
+            benchmark_uri, scores_uri = (join_uri(work.folder, name) for name in ("benchmark.json", "scores.jsonl"))
+            leaderboard = benchmark_models(work, pairs, models=models, on_policy=None, seed=0, scores_uri=scores_uri)
+            write_json(benchmark_uri, leaderboard)
             if spec["publish_cards"]:
                 publish_cards(work, leaderboard, models=models, data_uri=spec["data_uri"])
-            return {"benchmark_uri": join_uri(work.folder, "benchmark.json"), "cards_published": spec["publish_cards"], **leaderboard}
+            uris = {"benchmark_uri": benchmark_uri, "scores_uri": scores_uri}
+            return {**uris, "cards_published": spec["publish_cards"], **leaderboard}
 
         return context.step(BENCHMARK, run)
 

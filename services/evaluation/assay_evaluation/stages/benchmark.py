@@ -13,7 +13,7 @@ from assay_evaluation.stages.context import StageContext
 
 
 def run(context: StageContext, stage: Benchmark) -> dict[str, Any]:
-    """Writes benchmark.json."""
+    """Writes benchmark.json and scores.jsonl."""
     data_uri = context.artifact(stage.comparisons, "pairs")
     models = {context.stage_of(reference, "reward_model"): context.reward_model(reference) for reference in stage.reward_models}
     on_policy = None
@@ -23,9 +23,12 @@ def run(context: StageContext, stage: Benchmark) -> dict[str, Any]:
             what=context.stage_of(stage.samples, "samples"),
             gold=context.reward_model(stage.gold),
         )
-    leaderboard = benchmark_models(context.work, list(read_pairs(data_uri)), models=models, on_policy=on_policy, seed=context.seed)
+    scores_uri = context.output("scores.jsonl")
+    leaderboard = benchmark_models(
+        context.work, list(read_pairs(data_uri)), models=models, on_policy=on_policy, seed=context.seed, scores_uri=scores_uri
+    )
     if stage.publish_cards:
         publish_cards(context.work, leaderboard, models=models, data_uri=data_uri)
     uri = context.output("benchmark.json")
     write_json(uri, leaderboard)
-    return {"artifacts": {"leaderboard": uri}, "figures": leaderboard}
+    return {"artifacts": {"leaderboard": uri, "scores": scores_uri}, "figures": leaderboard}

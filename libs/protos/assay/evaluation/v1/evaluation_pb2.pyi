@@ -37,7 +37,9 @@ class CreateBenchmarkJobRequest(_message.Message):
     data_uri: _builtins.str
     """Held-out preference pairs."""
     output_uri: _builtins.str
-    """Folder for benchmark.json and scores.jsonl; empty: under the service's own data."""
+    """Folder for benchmark.json (the job's result) and scores.jsonl (one line a model and pair: id, prompt_id, model, fingerprint, the raw
+    scores chosen and rejected, chosen_tokens and rejected_tokens); empty: under the service's own data.
+    """
     publish_cards: _builtins.bool
     """Whether to publish the quality cards."""
     limit: _builtins.int
