@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any, Self
@@ -36,10 +36,20 @@ class Service:
     """Program and arguments; it is told all else by ASSAY_… environment variables."""
     grpc_services: tuple[str, ...] = ()
     """Names whose health is SERVING when it is ready, beside its being alive."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What it is told where the caller's environment says nothing."""
 
+
+_ENVIRONMENT = {"policy": {"ASSAY_THREADS": str(len(os.sched_getaffinity(0)))}}
+"""Whoever waits for samples has nothing else to compute meanwhile, so that generation takes all cores."""
 
 SERVICES: tuple[Service, ...] = tuple(
-    Service(name=name, command=(sys.executable, "-m", f"assay_{name}"), grpc_services=(f"assay.{name}.v1.{name.capitalize()}Service",))
+    Service(
+        name=name,
+        command=(sys.executable, "-m", f"assay_{name}"),
+        grpc_services=(f"assay.{name}.v1.{name.capitalize()}Service",),
+        environment=_ENVIRONMENT.get(name, {}),
+    )
     for name in ("cleaning", "reward", "policy", "training", "evaluation")
 )
 
@@ -214,6 +224,7 @@ class LocalStack:
     def _environment_of(self, service: Service) -> dict[str, str]:
         rpc, metrics = self._ports[service.name]
         return {
+            **service.environment,
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
