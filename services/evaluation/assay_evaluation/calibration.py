@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import statsmodels.api as sm
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import expit
 from scipy.stats import chi2
+from statsmodels.regression.linear_model import OLS
 
 from assay_evaluation.statistics import CONFIDENCE, Estimate, Floats, clustered_mean, decimals, significant
 
@@ -188,7 +188,7 @@ def length_slope(margins: Floats, token_differences: Floats, prompts: Sequence[s
     names, clusters = np.unique(np.asarray(prompts), return_inverse=True)
     if len(names) < _FEWEST_FOR_A_SLOPE or np.ptp(token_differences) == 0:
         return None
-    fit = sm.OLS(margins, sm.add_constant(token_differences)).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    fit = OLS(margins, np.column_stack([np.ones_like(margins), token_differences])).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
     low, high = fit.conf_int(alpha=1 - CONFIDENCE)[1]
     return Estimate(value=float(fit.params[1]), low=float(low), high=float(high), n=int(margins.size))
 
