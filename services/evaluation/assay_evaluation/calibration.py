@@ -188,7 +188,8 @@ def length_slope(margins: Floats, token_differences: Floats, prompts: Sequence[s
     names, clusters = np.unique(np.asarray(prompts), return_inverse=True)
     if len(names) < _FEWEST_FOR_A_SLOPE or np.ptp(token_differences) == 0:
         return None
-    fit = OLS(margins, np.column_stack([np.ones_like(margins), token_differences])).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    explained_by = np.column_stack([np.ones_like(margins), token_differences])
+    fit = OLS(margins, explained_by).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
     low, high = fit.conf_int(alpha=1 - CONFIDENCE)[1]
     return Estimate(value=float(fit.params[1]), low=float(low), high=float(high), n=int(margins.size))
 
