@@ -40,7 +40,7 @@ async def test_what_was_computed_comes_back_to_the_bit_and_costs_no_device(tmp_p
         assert not any(score.from_cache for score in first.scores)
         assert [score.raw for score in second.scores] == [score.raw for score in first.scores][::-1]
         assert all(score.from_cache for score in second.scores)
-        assert second.usage.computed_tokens == 0 and second.usage.useful_tokens == first.usage.useful_tokens
+        assert second.usage.computed_tokens == second.usage.batch_sequences == 0 and second.usage.useful_tokens == first.usage.useful_tokens
         assert [score.response_tokens for score in second.scores] == [score.response_tokens for score in first.scores][::-1]
         mixed = await scored(client, ["something new", *TEXTS[:1]])
         assert [score.from_cache for score in mixed.scores] == [False, True]

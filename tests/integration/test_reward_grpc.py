@@ -59,6 +59,7 @@ async def test_a_group_is_scored_with_provenance_and_usage(client: RewardClient,
     assert reply.usage.useful_tokens == sum(lengths)
     assert reply.usage.computed_tokens == sum(lengths) - lengths[2]  # equal candidates are computed once
     assert reply.usage.padded_tokens == 0
+    assert reply.usage.batch_sequences == 3
     assert reply.usage.compute_time.ToNanoseconds() > 0
 
 

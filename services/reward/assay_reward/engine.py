@@ -54,6 +54,8 @@ class Cost:
     queue_seconds: float
     tokenize_seconds: float
     compute_seconds: float
+    batch_sequences: int
+    """Sequences of the largest unit of work that computed any of its scores; 0 when nothing was computed."""
 
 
 class ScoreCache(Protocol):
@@ -115,6 +117,7 @@ class Work:
             queue_seconds=min((result.queue_seconds for _, result in done), default=0.0),
             tokenize_seconds=self._tokenize_seconds,
             compute_seconds=sum(result.compute_seconds for _, result in done),
+            batch_sequences=max((len(unit) for unit, _ in done), default=0),
         )
         return scored, cost
 

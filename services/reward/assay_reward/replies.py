@@ -80,6 +80,7 @@ def usage_message(cost: Cost) -> reward_pb2.Usage:
         queue_time=_duration(cost.queue_seconds),
         tokenize_time=_duration(cost.tokenize_seconds),
         compute_time=_duration(cost.compute_seconds),
+        batch_sequences=cost.batch_sequences,
     )
 
 
