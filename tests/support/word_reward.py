@@ -14,12 +14,13 @@ LONGEST = 200
 
 
 class WordReward(reward_pb2_grpc.RewardServiceServicer):
-    """+1 for "good", -1 for "bad"; knows the models "words" and "default"; `failures` are raised first, one a call."""
+    """+1 for "good", -1 for "bad"; knows the models "words" and "default"; `failures` are raised first, one a call to score or list."""
 
     def __init__(self) -> None:
         self.failures: list[AssayError] = []
         self.calls: list[str] = []
         self.fingerprint = "f" * 64
+        self.max_candidates = 256
 
     async def ScoreGroup(self, request: reward_pb2.ScoreGroupRequest, context: Any) -> reward_pb2.ScoreGroupResponse:
         self._begin("group", request.model.name)
@@ -49,10 +50,17 @@ class WordReward(reward_pb2_grpc.RewardServiceServicer):
         self._begin("list", "")
         return reward_pb2.ListModelsResponse(models=[reward_pb2.ModelInfo(name="words")])
 
+    async def GetModel(self, request: reward_pb2.GetModelRequest, context: Any) -> reward_pb2.GetModelResponse:
+        self._check_known(request.model.name)
+        return reward_pb2.GetModelResponse(model=reward_pb2.ModelInfo(name="words", max_candidates=self.max_candidates))
+
     def _begin(self, call: str, model: str) -> None:
         self.calls.append(call)
         if self.failures:
             raise self.failures.pop(0)
+        self._check_known(model)
+
+    def _check_known(self, model: str) -> None:
         if model not in ("", "default", "words"):
             raise NotFound(f"no model {model!r}; there is: words")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import random
 import threading
 import time
@@ -12,42 +12,15 @@ from typing import Any, TypeVar
 
 import grpc
 
-from assay_client.errors import AssayClientError, error_of
+from assay_client.channels import Security, open_async_channel, open_channel
+from assay_client.errors import AssayClientError, DeadlineExceeded, error_of
 
-MESSAGE_BYTES = 64 * 1024 * 1024
-"""Largest message sent or taken, as the services have it."""
 DEFAULT_TIMEOUT_SECONDS = 120.0
 _FULL_PATIENCE_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
 
 Answer = TypeVar("Answer")
-
-
-def channel_options() -> list[tuple[str, Any]]:
-    """Options of a channel: message sizes, quick reconnects, and gRPC's own short retry of UNAVAILABLE."""
-    retry = {
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-    return [
-        ("grpc.max_receive_message_length", MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MESSAGE_BYTES),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 2000),
-        ("grpc.enable_retries", 1),
-        ("grpc.service_config", json.dumps(retry)),
-    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +38,23 @@ class Patience:
 class Pauses:
     """The pauses between the attempts of one call."""
 
-    def __init__(self, seconds: float) -> None:
-        self._started = time.monotonic()
+    def __init__(self, seconds: float, *, until: float = float("inf")) -> None:
+        """Nothing has failed yet.
+
+        Args:
+            seconds: as `Patience`; counted from the first failure.
+            until: end of the last pause at the latest, on the clock of `time.monotonic`.
+        """
+        self._failed_at: float | None = None
+        self._until = until
         self._seconds = seconds
         self._pause = _FIRST_PAUSE_SECONDS
 
     def after(self, error: AssayClientError) -> float | None:
         """Seconds to wait before the next attempt, with jitter; None: no more attempts."""
+        now = time.monotonic()
+        if self._failed_at is None:
+            self._failed_at = now
         if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_after_seconds is not None:
             limit = max(self._seconds, _FULL_PATIENCE_SECONDS)
             pause = error.retry_after_seconds * random.uniform(1.0, 1.5)
@@ -81,18 +64,62 @@ class Pauses:
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
         else:
             return None
-        if time.monotonic() - self._started + pause > limit:
+        if now + pause > min(self._failed_at + limit, self._until):
             return None
         return pause
 
 
-class Caller:
-    """A channel to one service, and how to call over it."""
+class Attempts:
+    """The attempts of one call: how long each may take, and the pauses between.
 
-    def __init__(self, service: str, target: str, *, patience: Patience, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
-        """Opens the channel; it connects with the first call."""
+    A timeout given with the call is the deadline of all its attempts and pauses. Without one, each attempt has the client's default, and
+    the whole ends by the default or the patience, whichever is longer.
+    """
+
+    def __init__(self, patience: Patience, *, default_seconds: float, timeout_seconds: float | None) -> None:
+        self._each = default_seconds if timeout_seconds is None else timeout_seconds
+        self._seconds = max(default_seconds, patience.seconds) if timeout_seconds is None else timeout_seconds
+        self._until = time.monotonic() + self._seconds
+        self._pauses = Pauses(patience.seconds, until=self._until)
+
+    def timeout(self) -> float:
+        """Seconds of the attempt that begins now.
+
+        Raises:
+            DeadlineExceeded: there are none left.
+        """
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, f"the call's time, {self._seconds:g} s, is up; nothing was sent")
+        return min(self._each, left)
+
+    def pause_after(self, error: AssayClientError) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises:
+            AssayClientError: the error, where there is no next attempt.
+        """
+        pause = self._pauses.after(error)
+        if pause is None:
+            raise error
+        return pause
+
+
+class Caller:
+    """A channel to one service, and how to call over it. Threads may share it."""
+
+    def __init__(
+        self,
+        service: str,
+        target: str,
+        *,
+        patience: Patience,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        security: Security | None = None,
+    ) -> None:
+        """Opens the channel; it connects with the first call. `target` is as `assay_client.channels.target_of` takes it."""
         self.target = target
-        self.channel = grpc.insecure_channel(target, options=channel_options())
+        self.channel = open_channel(target, security)
         self._where = f"{service} service at {target}"
         self._patience = patience
         self._timeout = timeout_seconds
@@ -104,7 +131,7 @@ class Caller:
         Args:
             method: of a stub.
             request: its message.
-            timeout_seconds: deadline of each attempt; None: the client's default.
+            timeout_seconds: deadline of the call with all its attempts; None: as `Attempts` says.
 
         Returns:
             The answer.
@@ -112,13 +139,14 @@ class Caller:
         Raises:
             AssayClientError: the call failed.
         """
-        pauses = self._patience.pauses()
+        attempts = Attempts(self._patience, default_seconds=self._timeout, timeout_seconds=timeout_seconds)
         while True:
             try:
-                return method(request, timeout=self._timeout if timeout_seconds is None else timeout_seconds)
+                return method(request, timeout=attempts.timeout())
             except grpc.RpcError as failure:
                 error = error_of(failure, self._where)
-            self.pause_or_raise(error, pauses)
+            if self._closed.wait(attempts.pause_after(error)):
+                raise error
 
     def stream(self, method: Callable[..., Any], request: Any, *, timeout_seconds: float | None = None) -> Iterator[Any]:
         """Answers of a server stream; a stream that breaks is not begun again, as nobody else knows where it stood.
@@ -145,3 +173,55 @@ class Caller:
         """Closes the channel and ends the waits."""
         self._closed.set()
         self.channel.close()
+
+
+class AsyncCaller:
+    """Channels to one service, one at a time, and how to call over them from coroutines.
+
+    A channel works only on the event loop it was made on, so a call on another loop opens another one.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        target: str,
+        *,
+        patience: Patience,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        security: Security | None = None,
+    ) -> None:
+        """Opens nothing yet. `target` is as `assay_client.channels.target_of` takes it."""
+        self.target = target
+        self._where = f"{service} service at {target}"
+        self._patience = patience
+        self._timeout = timeout_seconds
+        self._security = security
+        self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def channel(self) -> grpc.aio.Channel:
+        """The channel of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._channel is None or self._loop is not loop:
+            self._channel = open_async_channel(self.target, self._security)
+            self._loop = loop
+        return self._channel
+
+    async def call(self, method: Callable[..., Any], request: Any, *, timeout_seconds: float | None = None) -> Any:
+        """As `Caller.call`; cancelling the task cancels the call at the service."""
+        attempts = Attempts(self._patience, default_seconds=self._timeout, timeout_seconds=timeout_seconds)
+        while True:
+            try:
+                return await method(request, timeout=attempts.timeout())
+            except grpc.aio.AioRpcError as failure:
+                error = error_of(failure, self._where)
+            await asyncio.sleep(attempts.pause_after(error))
+
+    async def close(self) -> None:
+        """Closes the channel; call it on the loop that used it."""
+        if self._channel is not None:
+            await self._channel.close(None)
+            self._channel = self._loop = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_channel": None, "_loop": None}

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from assay_client.calls import DEFAULT_TIMEOUT_SECONDS, Caller, Patience
+from assay_client.channels import Security
 from assay_client.cleaning import CleaningClient
 from assay_client.endpoints import Endpoints
 from assay_client.evaluation import EvaluationClient
@@ -21,17 +22,26 @@ JobOwner = Literal["cleaning", "training", "evaluation"]
 class AssayClient:
     """Clients of the five services, each connected when it is first used. Threads may share it."""
 
-    def __init__(self, endpoints: Endpoints, *, patience_s: float = 0.0, timeout_s: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        patience_s: float = 0.0,
+        timeout_s: float = DEFAULT_TIMEOUT_SECONDS,
+        security: Security | None = None,
+    ) -> None:
         """Connects to nothing yet.
 
         Args:
             endpoints: where the services are.
             patience_s: longest time that a service which is UNAVAILABLE is waited for; 0: gRPC's own short retry.
             timeout_s: deadline of a call that has no other default.
+            security: TLS and token, the same for all services; None: neither.
         """
         self._endpoints = endpoints
         self._patience = Patience(seconds=patience_s)
         self._timeout = timeout_s
+        self._security = security
         self._callers: dict[str, Caller] = {}
 
     @cached_property
@@ -76,7 +86,13 @@ class AssayClient:
 
     def _caller(self, service: str) -> Caller:
         if service not in self._callers:
-            made = Caller(service, self._endpoints.target(service), patience=self._patience, timeout_seconds=self._timeout)
+            made = Caller(
+                service,
+                self._endpoints.target(service),
+                patience=self._patience,
+                timeout_seconds=self._timeout,
+                security=self._security,
+            )
             if self._callers.setdefault(service, made) is not made:
                 made.close()
         return self._callers[service]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import grpc
 
-from assay_client.errors import AssayClientError
+from assay_client.errors import FailedPrecondition
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
-    """host:port of each service; empty where it is not known."""
+    """Where each service is, as `assay_client.channels.target_of` takes it; empty where it is not known."""
 
     cleaning: str = ""
     """host:port of the cleaning service."""
@@ -56,11 +56,11 @@ class Endpoints:
         """host:port of a service.
 
         Raises:
-            AssayClientError: FAILED_PRECONDITION where it is not known.
+            FailedPrecondition: it is not known.
         """
         target: str = getattr(self, service)
         if not target:
-            raise AssayClientError(
+            raise FailedPrecondition(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"the {service} service's address is not known: set ASSAY_{service.upper()}_TARGET=host:port, or start `assay up`",
             )

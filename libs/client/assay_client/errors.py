@@ -1,13 +1,24 @@
 """Errors of the client.
 
-AssayClientError    a call failed: code, message, violations, when to try again
-├── ItemFailed      one item of a batch failed
-└── JobFailed       a job failed or was cancelled
+AssayClientError        a call failed: code, message, violations, when to try again
+├── InvalidArgument     the request is wrong; `violations` names the fields
+├── NotFound            there is no such model, job or card; says which there are
+├── FailedPrecondition  the request is right and its time is not, for example a scale without a quality card
+├── ResourceExhausted   the service is full; `retry_after_seconds` says when it may have room
+├── Unavailable         the service is away, loads or drains
+├── DeadlineExceeded    the call's time is up
+├── Aborted             the model changed under the call
+├── Unauthenticated     the service does not know the caller
+├── PermissionDenied    the caller may not do this
+├── ItemFailed          one item of a batch failed
+└── JobFailed           a job failed or was cancelled
+
+Any other code is an AssayClientError itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -47,7 +58,43 @@ class AssayClientError(Exception):
         return f"{self.code.name}: {self.message}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return AssayClientError, (self.code, self.message, self.violations, self.retry_after_seconds)
+        return type(self), (self.code, self.message, self.violations, self.retry_after_seconds)
+
+
+class InvalidArgument(AssayClientError):
+    """The request is wrong; `violations` names the fields. Asking again changes nothing."""
+
+
+class NotFound(AssayClientError):
+    """There is no such model, job or card; the message names those there are."""
+
+
+class FailedPrecondition(AssayClientError):
+    """The request is right and its time is not, for example a scale that needs a quality card."""
+
+
+class ResourceExhausted(AssayClientError):
+    """The service is full; `retry_after_seconds` says when it may have room. The client has waited as long as it may."""
+
+
+class Unavailable(AssayClientError):
+    """The service is away, loads or drains. The client has waited as long as it may."""
+
+
+class DeadlineExceeded(AssayClientError):
+    """The call's time is up."""
+
+
+class Aborted(AssayClientError):
+    """The model changed under the call, so that its scores would not be of one kind; the same call may be made again."""
+
+
+class Unauthenticated(AssayClientError):
+    """The service does not know the caller: no token, or one that it does not take."""
+
+
+class PermissionDenied(AssayClientError):
+    """The service knows the caller and does not let him do this."""
 
 
 class ItemFailed(AssayClientError):
@@ -66,6 +113,35 @@ class JobFailed(AssayClientError):
         )
         self.job = job
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JobFailed, (self.job,)
+
+
+_BY_CODE: Mapping[grpc.StatusCode, type[AssayClientError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.ABORTED: Aborted,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+}
+
+
+def made(
+    code: grpc.StatusCode, message: str, violations: Sequence[tuple[str, str]] = (), retry_after_seconds: float | None = None
+) -> AssayClientError:
+    """An error of the class of its code.
+
+    Example:
+        >>> raise made(grpc.StatusCode.NOT_FOUND, "no model 'x'")
+        Traceback (most recent call last):
+        assay_client.errors.NotFound: NOT_FOUND: no model 'x'
+    """
+    return _BY_CODE.get(code, AssayClientError)(code, message, violations, retry_after_seconds)
+
 
 def error_of(call: Any, where: str) -> AssayClientError:
     """The error of a failed call, with the google.rpc details that the server sent.
@@ -83,7 +159,7 @@ def error_of(call: Any, where: str) -> AssayClientError:
         retry_after = _retry_after(detail) if retry_after is None else retry_after
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         message = f"{where}: {message}"
-    return AssayClientError(code, message, violations, retry_after)
+    return made(code, message, violations, retry_after)
 
 
 def item_failed(error: common_pb2.ItemError) -> ItemFailed:

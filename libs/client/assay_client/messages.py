@@ -62,3 +62,17 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list):
         return [_whole(one) for one in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def text_of(completion: str | Sequence[Turn]) -> str:
+    """The text of an answer that is text, or one turn.
+
+    Raises:
+        ValueError: it is several turns.
+    """
+    if isinstance(completion, str):
+        return completion
+    if len(completion) != 1:
+        raise ValueError(f"a completion is one turn of the assistant, not {len(completion)} turns")
+    turn = completion[0]
+    return turn.content if isinstance(turn, Message) else turn["content"]

@@ -1,21 +1,24 @@
-"""A reward function for TRL that asks the reward service."""
+"""Reward functions for TRL that ask the reward service: `RemoteReward` for the trainer's event loop, `SyncRemoteReward` for its thread."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 
-from assay.reward.v1 import reward_pb2, reward_pb2_grpc
-from assay_client.calls import Patience, channel_options
-from assay_client.errors import AssayClientError, error_of, item_failed
-from assay_client.messages import Turn, conversation, selector
-from assay_client.reward import score_options
+from assay.reward.v1 import reward_pb2
+from assay_client.channels import Security
+from assay_client.errors import AssayClientError, FailedPrecondition, InvalidArgument, ItemFailed, Unavailable
+from assay_client.messages import Turn, text_of
+from assay_client.reward_async import AsyncRewardClient
+from assay_client.reward_requests import score_options
+from assay_client.scores import Provenance
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,14 @@ class RemoteReward:
 
     A sample that could not be scored has the reward None, which TRL leaves out of the baseline and gives advantage 0; it is never 0.0.
     The order of the rewards is that of the samples, and equal input gives equal rewards whatever was retried.
+
+    Example:
+        >>> import asyncio, os
+        >>> reward = RemoteReward(os.environ["ASSAY_REWARD_TARGET"], patience_s=120)
+        >>> question = [{"role": "user", "content": "Is the earth flat?"}]
+        >>> rewards = asyncio.run(reward([question, question], [[{"role": "assistant", "content": text}] for text in ("No.", "Yes.")]))
+        >>> len(rewards), None in rewards
+        (2, False)
     """
 
     def __init__(
@@ -43,11 +54,12 @@ class RemoteReward:
         expected_fingerprint: str = "",
         max_failed_batches: int = 3,
         name: str = "remote_reward",
+        security: Security | None = None,
     ) -> None:
         """Connects to nothing yet.
 
         Args:
-            target: host:port of the reward service.
+            target: of the reward service, as `RewardClient.connect` takes it.
             model: `name` or `name@revision`; empty: the alias "default".
             patience_s: longest time that a batch waits for a service that is away or full.
             timeout_s: deadline of each attempt.
@@ -57,22 +69,19 @@ class RemoteReward:
             expected_fingerprint: of the model that passed the gate; another one in an answer ends the training.
             max_failed_batches: after so many batches in a row without any score the training ends.
             name: of the reward in TRL's metrics.
+            security: TLS and token; None: neither.
         """
         self.__name__ = name
         self.fingerprint = expected_fingerprint
         """Of the model that scored; known after the first answer."""
         self._target = target
         self._model = model
-        self._patience = Patience(seconds=patience_s)
-        self._timeout = timeout_s
+        self._client = AsyncRewardClient.connect(target, patience_s=patience_s, timeout_s=timeout_s, security=security)
         self._chunk = chunk
         self._to_conversation = to_conversation
         self._options = score_options() if options is None else options
         self._max_failed_batches = max_failed_batches
         self._failed_batches = 0
-        self._stub: reward_pb2_grpc.RewardServiceAsyncStub | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._channel: grpc.aio.Channel | None = None
 
     async def __call__(
         self,
@@ -94,7 +103,7 @@ class RemoteReward:
             AssayClientError: no score in `max_failed_batches` batches, or a mistake that time does not heal, such as an unknown model.
         """
         started = time.monotonic()
-        samples = [(self._turns(prompt), _text(completion)) for prompt, completion in zip(prompts, completions, strict=True)]
+        samples = [(self._turns(prompt), text_of(completion)) for prompt, completion in zip(prompts, completions, strict=True)]
         limit = asyncio.Semaphore(_CALLS_AT_ONCE)
         calls = [self._scores(limit, context, texts) for context, texts in self._groups(samples)]
         rewards = [reward for scored in await asyncio.gather(*calls) for reward in scored]
@@ -105,7 +114,7 @@ class RemoteReward:
             log_metric(f"{self.__name__}/missing", float(missing))
         self._failed_batches = self._failed_batches + 1 if rewards and missing == len(rewards) else 0
         if self._failed_batches >= self._max_failed_batches:
-            raise AssayClientError(
+            raise Unavailable(
                 grpc.StatusCode.UNAVAILABLE,
                 f"no sample of {self._failed_batches} batches in a row could be scored by {self._model or 'default'} at {self._target}; "
                 "training on would change nothing. The warnings above say why",
@@ -114,12 +123,7 @@ class RemoteReward:
 
     async def close(self) -> None:
         """Closes the channel; call it on the loop that used it."""
-        if self._channel is not None:
-            await self._channel.close(None)
-            self._channel = self._stub = self._loop = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_channel": None, "_stub": None, "_loop": None}
+        await self._client.close()
 
     def _turns(self, prompt: str | Sequence[Turn]) -> Sequence[Turn]:
         if not isinstance(prompt, str):
@@ -140,83 +144,101 @@ class RemoteReward:
         return groups
 
     async def _scores(self, limit: asyncio.Semaphore, context: Sequence[Turn], texts: Sequence[str]) -> list[float | None]:
-        request = reward_pb2.ScoreGroupRequest(
-            model=selector(self._model),
-            conversation=conversation(context),
-            candidates=[reward_pb2.Candidate(text=text) for text in texts],
-            options=self._options,
-        )
         async with limit:
             try:
-                group = await self._call(self._connected().ScoreGroup, request)
-            except AssayClientError as error:
-                if error.code in _PASSING:
-                    logger.warning("%d samples have no reward: %s", len(texts), error)
-                    return [None] * len(texts)
-                if error.code is not grpc.StatusCode.INVALID_ARGUMENT:
-                    raise
+                group = await self._client.score_group(context, texts, model=self._model, options=self._options)
+            except InvalidArgument as error:
                 return await self._one_by_one(context, texts, error)
+            except AssayClientError as error:
+                return self._none(texts, error)
         self._check(group.provenance)
         return [score.value for score in group.scores]
 
     async def _one_by_one(self, context: Sequence[Turn], texts: Sequence[str], refusal: AssayClientError) -> list[float | None]:
         """A candidate that cannot be scored, for example a too long one, fails its group; as items they fail alone."""
-        items = []
-        for text in texts:
-            whole = conversation(context)
-            whole.messages.append(conversation([{"role": "assistant", "content": text}]).messages[0])
-            items.append(reward_pb2.ScoreItem(conversation=whole))
-        request = reward_pb2.ScoreBatchRequest(model=selector(self._model), items=items, options=self._options)
+        items: list[Sequence[Turn]] = [[*context, {"role": "assistant", "content": text}] for text in texts]
         try:
-            batch = await self._call(self._connected().ScoreBatch, request)
+            batch = await self._client.score_batch(items, model=self._model, options=self._options)
         except AssayClientError as error:
-            if error.code not in _PASSING:
-                raise
-            logger.warning("%d samples have no reward: %s", len(texts), error)
-            return [None] * len(texts)
+            return self._none(texts, error)
         rewards: list[float | None] = []
         for result in batch.results:
-            rewards.append(None if result.HasField("error") else result.score.value)
-            if result.HasField("error"):
-                logger.warning("a sample has no reward: %s (%s)", item_failed(result.error), refusal.message)
+            rewards.append(None if isinstance(result, ItemFailed) else result.value)
+            if isinstance(result, ItemFailed):
+                logger.warning("a sample has no reward: %s (%s)", result, refusal.message)
         self._check(batch.provenance)
         return rewards
 
-    async def _call(self, method: Callable[..., Any], request: Any) -> Any:
-        pauses = self._patience.pauses()
-        while True:
-            try:
-                return await method(request, timeout=self._timeout)
-            except grpc.aio.AioRpcError as failure:
-                error = error_of(failure, f"reward service at {self._target}")
-            pause = pauses.after(error)
-            if pause is None:
-                raise error
-            await asyncio.sleep(pause)
+    def _none(self, texts: Sequence[str], error: AssayClientError) -> list[float | None]:
+        if error.code not in _PASSING:
+            raise error
+        logger.warning("%d samples have no reward: %s", len(texts), error)
+        return [None] * len(texts)
 
-    def _check(self, provenance: reward_pb2.Provenance) -> None:
+    def _check(self, provenance: Provenance) -> None:
         if self.fingerprint and provenance.fingerprint and provenance.fingerprint != self.fingerprint:
-            raise AssayClientError(
+            raise FailedPrecondition(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"the reward model changed under the training: {self._model or 'default'} is now {provenance.fingerprint[:12]}, "
                 f"not {self.fingerprint[:12]}; name a revision, as in model='name@revision'",
             )
         self.fingerprint = provenance.fingerprint or self.fingerprint
 
-    def _connected(self) -> reward_pb2_grpc.RewardServiceAsyncStub:
-        """The stub on a channel of the running loop: a channel works only on the loop it was made on, and TRL has one of its own."""
-        loop = asyncio.get_running_loop()
-        if self._stub is None or self._loop is not loop:
-            self._channel = grpc.aio.insecure_channel(self._target, options=channel_options())
-            self._stub = reward_pb2_grpc.RewardServiceStub(self._channel)
-            self._loop = loop
-        return self._stub
+
+class SyncRemoteReward:
+    """The same as a plain function, for trainers and scripts that take no coroutine; whatever `RemoteReward` takes, it takes.
+
+    Example:
+        >>> import os
+        >>> reward = SyncRemoteReward(os.environ["ASSAY_REWARD_TARGET"], patience_s=120)
+        >>> question = [{"role": "user", "content": "Is the earth flat?"}]
+        >>> rewards = reward([question, question], [[{"role": "assistant", "content": text}] for text in ("No.", "Yes.")])
+        >>> len(rewards), None in rewards
+        (2, False)
+        >>> reward.close()
+    """
+
+    def __init__(self, target: str, model: str = "", **settings: Any) -> None:
+        """Takes what `RemoteReward` takes."""
+        self._reward = RemoteReward(target, model, **settings)
+        self.__name__ = self._reward.__name__
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that scored; known after the first answer."""
+        return self._reward.fingerprint
+
+    def __call__(
+        self, prompts: Sequence[str | Sequence[Turn]], completions: Sequence[str | Sequence[Turn]], **columns: Any
+    ) -> list[float | None]:
+        """As `RemoteReward.__call__`; blocks."""
+        return asyncio.run_coroutine_threadsafe(self._reward(prompts, completions, **columns), self._running()).result()
+
+    def close(self) -> None:
+        """Closes the channel and ends the thread of the loop; a later call opens both again."""
+        with self._starting:
+            if self._loop is not None:
+                asyncio.run_coroutine_threadsafe(self._reward.close(), self._loop).result()
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._loop = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loop": None, "_starting": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _starting=threading.Lock())
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        """A loop of its own in a thread of its own: the caller's thread may have one that runs."""
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=_run, args=(self._loop,), name="assay-reward", daemon=True).start()
+            return self._loop
 
 
-def _text(completion: str | Sequence[Turn]) -> str:
-    if isinstance(completion, str):
-        return completion
-    if len(completion) != 1:
-        raise ValueError(f"a completion is one turn of the assistant, not {len(completion)} turns")
-    turn = completion[0]
-    return turn["content"] if isinstance(turn, dict) else turn.content  # type: ignore[union-attr]
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()

@@ -15,7 +15,7 @@ from support.service_thread import served
 from support.word_reward import WordReward, reward_door
 
 from assay.training.v1 import training_pb2, training_pb2_grpc
-from assay_client import AssayClient, AssayClientError, Endpoints, ItemFailed
+from assay_client import AssayClient, AssayClientError, Endpoints, ItemFailed, Score
 from assay_data.conversations import Message
 from assay_kit.errors import InvalidArgument, ResourceExhausted, Unavailable
 from assay_kit.server import Door
@@ -57,7 +57,7 @@ def test_an_item_without_a_score_says_why(reward: tuple[WordReward, str]) -> Non
             list(assay.reward.scores(answers("good", "x" * 201)))
         batch = assay.reward.score_batch(answers("good", "x" * 201, "bad"))
     assert failed.value.code is grpc.StatusCode.INVALID_ARGUMENT and failed.value.violations[0][0] == "items[1].text"
-    assert [result.WhichOneof("outcome") for result in batch.results] == ["score", "error", "score"]
+    assert [type(result) for result in batch.results] == [Score, ItemFailed, Score]
 
 
 def test_an_error_carries_code_message_and_violations(reward: tuple[WordReward, str]) -> None:

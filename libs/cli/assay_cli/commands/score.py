@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -25,7 +26,7 @@ def score(
     with connect(data_dir) as client:
         group = client.reward.score_group(conversation_of(prompt, system), answers, model=model)
     if as_json:
-        print_json(group)
+        print_json(asdict(group))
         return
     rows = [
         ["*" if index == group.best_index else "", answer, score.raw, score.prompt_tokens + score.response_tokens]
