@@ -27,6 +27,11 @@ QUEUE_SECONDS = Histogram("assay_reward_queue_seconds", "Time of a unit of work 
 COMPUTE_SECONDS = Histogram("assay_reward_compute_seconds", "Time of a unit of work on the device.", buckets=_SECONDS)
 DROPPED = Counter("assay_reward_dropped", "Candidates dropped before the device.", ["reason"])
 REJECTED = Counter("assay_reward_rejected", "Candidates refused because the queue was full.")
+JUDGE_ORDERS = Counter(
+    "assay_reward_judge_comparisons",
+    "Pairs that a pairwise judge was shown in both orders, by whether it agreed with itself.",
+    ["judge", "outcome"],
+)
 
 
 def forget(gone: Iterable[tuple[str, str]], left: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from assay_data.errors import DataError
 from assay_data.fingerprints import Fingerprint
 from assay_kit.errors import InvalidArgument
-from assay_reward.models import bag_of_words, ensemble, implicit_reward, reward_heads, sequence_classifier
+from assay_reward.models import bag_of_words, ensemble, generative_judge, implicit_reward, reward_heads, sequence_classifier
 from assay_reward.models.base import AnyModel, LoadOptions, ModelKind, RemoteModel, RewardModel
 
 
@@ -49,6 +49,7 @@ def fingerprint_model(folder: Path, options: LoadOptions) -> Fingerprint:
 
 KINDS: tuple[ModelKind, ...] = (
     bag_of_words.KIND,
+    generative_judge.KIND,
     ensemble.kind(load_folder, fingerprint_model),
     implicit_reward.KIND,
     reward_heads.KIND,
