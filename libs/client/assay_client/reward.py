@@ -295,6 +295,17 @@ class RewardClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def set_shadow(
+        self, model: str, candidate: str, *, share: float | None = None, window: int | None = None
+    ) -> reward_pb2.SetShadowResponse:
+        """Lets a candidate, another loaded model, score a share of a model's calls besides; an empty candidate ends that."""
+        request = reward_pb2.SetShadowRequest(model=selector(model), candidate=selector(candidate), share=share, window=window)
+        return self._caller.call(self._admin.SetShadow, request)
+
+    def get_shadow(self, model: str = "") -> reward_pb2.ShadowReport:
+        """How the candidate of a model compares with it so far."""
+        return self._caller.call(self._admin.GetShadow, reward_pb2.GetShadowRequest(model=selector(model))).report
+
     def _max_candidates(self, model: str, count: int) -> int:
         if count < 2:
             return 1

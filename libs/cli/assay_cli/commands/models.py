@@ -9,9 +9,11 @@ import typer
 
 from assay.reward.v1 import reward_pb2
 from assay_cli.commands.common import DEFAULT_DATA_DIR, AsJson, DataDir, absolute_uri, connect
+from assay_cli.commands.shadow import shadow
 from assay_cli.output import console, print_json, print_table
 
-app = typer.Typer(help="Models of the reward and policy services: list, load, unload, alias.", no_args_is_help=True)
+app = typer.Typer(help="Models of the reward and policy services: list, load, unload, alias, shadow.", no_args_is_help=True)
+app.command("shadow")(shadow)
 
 
 class Service(StrEnum):
