@@ -136,6 +136,10 @@ async def test_a_benchmark_tells_right_from_turned_round_and_its_cards_reach_the
             shown = await stub.GetModel(reward_pb2.GetModelRequest(model=common_pb2.ModelSelector(name="right")))
         assert shown.model.quality_card.accuracy.value == pytest.approx(right["accuracy"]["value"])
         assert shown.model.quality_card.data.rows == board["n"]
+        assert shown.model.provenance.calibration_id == shown.model.quality_card.calibration.id != ""
+        assert shown.model.quality_card.calibration.temperature.n == board["n"] == right["calibration"]["n"]
+        assert shown.model.quality_card.reference_scores == 2 * board["n"]
+        assert list(shown.model.quality_card.reference_quantiles) == right["reference"]["quantiles"]
 
         for name, fingerprint in models.items():
             got = await card(service, fingerprint)
