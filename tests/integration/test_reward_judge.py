@@ -109,7 +109,7 @@ async def test_more_answers_than_can_be_compared_are_refused_before_the_judge_is
     with judge_server(judge) as address:
         await client.load("judge", judge_folder(tmp_path / "j", address))
         error = await refused(client.reward.ScoreGroup(group([str(number) for number in range(33)])))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT and "candidates[32].text" in details(error)[0]
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT and "at most 32" in details(error)[0]["candidates[0].text"]
     assert judge.asked() == []
 
 

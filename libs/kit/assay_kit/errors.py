@@ -21,6 +21,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from assay.common.v1 import common_pb2
 
+_TEXT_BYTES = 1024
+_VIOLATIONS_BYTES = 2048
+
 
 class AssayError(Exception):
     """An error that a caller may see, with its code."""
@@ -107,12 +110,17 @@ def item_error(error: AssayError, field: str = "") -> common_pb2.ItemError:
 
 
 def status_of(error: AssayError) -> status_pb2.Status:
-    """The error as google.rpc.Status with BadRequest and RetryInfo details."""
+    """The error as google.rpc.Status with BadRequest and RetryInfo details, short enough to travel.
+
+    All of it is in the trailing metadata, of which gRPC refuses what is over 8 KiB, the message being there twice: what is too
+    much is left out, and said to be.
+    """
     details: list[any_pb2.Any] = []
     if error.violations:
         bad = error_details_pb2.BadRequest(
             field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(field=field, description=description) for field, description in error.violations
+                error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+                for field, description in _that_fit(error.violations)
             ]
         )
         details.append(_packed(bad))
@@ -120,7 +128,25 @@ def status_of(error: AssayError) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(round(error.retry_after_seconds * 1e9))
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-    return status_pb2.Status(code=getattr(code_pb2, error.code.name), message=error.message, details=details)
+    return status_pb2.Status(code=getattr(code_pb2, error.code.name), message=_cut(error.message), details=details)
+
+
+def _that_fit(violations: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The first of them, at least one, up to the size that may travel; with a last line for those left out."""
+    fitting: list[tuple[str, str]] = []
+    size = 0
+    for field, description in violations:
+        description = _cut(description)
+        size += len(field.encode()) + len(description.encode())
+        if fitting and size > _VIOLATIONS_BYTES:
+            return [*fitting, ("", f"{len(violations) - len(fitting)} more fields are wrong")]
+        fitting.append((field, description))
+    return fitting
+
+
+def _cut(text: str) -> str:
+    raw = text.encode()
+    return text if len(raw) <= _TEXT_BYTES else raw[: _TEXT_BYTES - 4].decode(errors="ignore") + " …"
 
 
 def _packed(message: object) -> any_pb2.Any:
