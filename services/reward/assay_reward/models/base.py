@@ -49,7 +49,7 @@ class Rendered:
 
 @dataclass(frozen=True, kw_only=True)
 class MemberScore:
-    """What one member of an ensemble gave an input."""
+    """A part of an input's score, such as what one member of an ensemble gave."""
 
     name: str
     raw: float

@@ -549,13 +549,13 @@ class Score(_message.Message):
     value: _builtins.float
     """On `scale`."""
     raw: _builtins.float
-    """The head's logit."""
+    """The model's own output with no activation: the logit of a classifier; see the families in services/reward/README.md."""
     scale: Global___ScoreScale.ValueType
     """Scale of `value`."""
     prompt_tokens: _builtins.int
-    """Tokens of the prompt that were fed to the model."""
+    """Tokens of the prompt that were fed to the model; to the member of an ensemble that was fed most."""
     response_tokens: _builtins.int
-    """Tokens of the response that were fed to the model."""
+    """Tokens of the response that were fed to the model; likewise."""
     truncated: _builtins.bool
     """Whether tokens were dropped."""
     tokens_dropped: _builtins.int
@@ -578,7 +578,9 @@ class Score(_message.Message):
     """Whether the result cache had it; it is then what was computed before, to the bit."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberScore]:
-        """The members' raw scores, in the ensemble's order; empty unless the model is an ensemble."""
+        """What the score is made of: an ensemble's members in its order, the logits of several heads, the log-probabilities of an implicit
+        reward, or a pairwise judge's win rates by place with the share of pairs whose order decided; empty for other models.
+        """
 
     def __init__(
         self,
@@ -623,7 +625,7 @@ Global___Score: _TypeAlias = Score  # noqa: Y015
 
 @_typing.final
 class MemberScore(_message.Message):
-    """What one member of an ensemble gave."""
+    """A part of a score, such as what one member of an ensemble gave."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -793,7 +795,7 @@ class ModelInfo(_message.Message):
     state: Global___ModelState.ValueType
     """Where it stands."""
     kind: _builtins.str
-    """Kind: "sequence_classifier" or "bag_of_words"."""
+    """Kind: "sequence_classifier", "reward_heads", "implicit_reward", "ensemble", "generative_judge" or "bag_of_words"."""
     architecture: _builtins.str
     """Architecture by the model's own configuration, for example "LlamaForSequenceClassification"."""
     max_input_tokens: _builtins.int
@@ -1018,7 +1020,10 @@ class LoadModelRequest(_message.Message):
     name: _builtins.str
     """Name to load it under: letters, digits, ".", "_" and "-"."""
     uri: _builtins.str
-    """Where it is: a folder or hub id with a sequence-classification checkpoint, or with a bag-of-words model."""
+    """Where it is: a folder or hub id with a sequence-classification checkpoint, a bag-of-words model, or a file that declares a model of
+    several heads (reward_heads.json), an implicit reward (implicit_reward.json), an ensemble (ensemble.json) or a judge
+    (generative_judge.json).
+    """
     revision: _builtins.str
     """Revision; empty: the first 12 digits of the fingerprint."""
     def __init__(
