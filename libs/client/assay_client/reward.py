@@ -298,12 +298,25 @@ class RewardClient:
     def set_shadow(
         self, model: str, candidate: str, *, share: float | None = None, window: int | None = None
     ) -> reward_pb2.SetShadowResponse:
-        """Lets a candidate, another loaded model, score a share of a model's calls besides; an empty candidate ends that."""
+        """Lets a candidate, another loaded model, score a share of a model's calls besides; an empty candidate ends that.
+
+        Example:
+            >>> import os
+            >>> with RewardClient.connect(os.environ["ASSAY_REWARD_TARGET"]) as reward:
+            ...     _ = reward.load_model("candidate-model", os.environ["ASSAY_EXAMPLE_REWARD_MODEL"])
+            ...     share = reward.set_shadow("", "candidate-model", share=0.5).current.share
+            ...     _ = reward.score_group([{"role": "user", "content": "Hello?"}], ["Hi!", "No."])
+            ...     seen = reward.get_shadow().calls_seen
+            ...     _ = reward.set_shadow("", "")
+            ...     reward.unload_model("candidate-model", drain_seconds=5)
+            >>> share, seen
+            (0.5, 1)
+        """
         request = reward_pb2.SetShadowRequest(model=selector(model), candidate=selector(candidate), share=share, window=window)
         return self._caller.call(self._admin.SetShadow, request)
 
     def get_shadow(self, model: str = "") -> reward_pb2.ShadowReport:
-        """How the candidate of a model compares with it so far."""
+        """How the candidate of a model compares with it so far; `set_shadow` shows it."""
         return self._caller.call(self._admin.GetShadow, reward_pb2.GetShadowRequest(model=selector(model))).report
 
     def _max_candidates(self, model: str, count: int) -> int:

@@ -47,6 +47,18 @@ def score_options(
     return reward_pb2.ScoreOptions(scale=scale, truncation=truncation, priority=priority)
 
 
+def truncation_named(name: str) -> reward_pb2.TruncationPolicy.ValueType:
+    """A truncation policy by its name in settings: "error", "prompt_left" or "response_right".
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    known = {"error", "prompt_left", "response_right"}
+    if name not in known:
+        raise ValueError(f"truncation is {name!r}; one of {', '.join(sorted(known))} is wanted")
+    return reward_pb2.TruncationPolicy.Value(f"TRUNCATION_POLICY_{name.upper()}")
+
+
 def group_requests(
     messages: Sequence[Turn],
     candidates: Sequence[str],
