@@ -62,7 +62,18 @@ async def test_a_score_is_the_share_of_comparisons_that_are_won_in_both_orders(c
     body = judge.asked()[0]
     assert body["model"] == "org/judge" and body["temperature"] == 0 and body["max_tokens"] == 64 and "logprobs" not in body
     assert shown(body)["CONVERSATION"] == "[user]\nHow do I bake bread?"
-    assert 1 < judge.most_at_once <= 4
+
+
+async def test_as_many_questions_are_asked_at_once_as_may_be(client: RewardClient, tmp_path: Path) -> None:
+    judge = Judge(says=better_by(len), holds=threading.Event())
+    with judge_server(judge) as address:
+        await client.load("judge", judge_folder(tmp_path / "j", address))
+        waiting = asyncio.ensure_future(client.reward.ScoreGroup(group(["aaaa", "bb", "cc", "d"])))
+        while len(judge.asked()) < 4:
+            await asyncio.sleep(0.01)
+        judge.holds.set()
+        await waiting
+    assert judge.most_at_once == 4 and len(judge.asked()) == 12
 
 
 async def test_a_judge_that_favours_a_place_wins_nobody_anything_and_is_told_of(client: RewardClient, tmp_path: Path) -> None:

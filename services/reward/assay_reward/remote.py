@@ -32,20 +32,24 @@ class RemoteWork:
         self.capacity = capacity
         self._changed = threading.Condition()
         self._held = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="remote-models", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Starts the thread."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="remote-models", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Cancels what is under way and ends the thread."""
-        if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-        self._loop.close()
+        loop, self._loop = self._loop, None
+        if loop is None or self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.close()
 
     def admit(self, cost: int, *, wait_seconds: float = 0.0) -> RemoteRoom:
         """Room for `cost` candidates.
@@ -78,7 +82,7 @@ class RemoteWork:
         return Work(prepared, units, tokenize_seconds)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if not self._thread.is_alive():
+        if self._loop is None:
             work.close()
             raise Unavailable("the service ends")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
