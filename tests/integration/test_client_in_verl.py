@@ -20,11 +20,26 @@ from support.verl_answers import ANSWERS, PROMPT
 
 from assay_client import RewardClient
 
-PACKAGES = (
-    "verl==0.9.1 ray==2.60.0 tensordict==0.10.0 codetiming==1.4.0 hydra-core==1.3.8 omegaconf==2.3.0 antlr4-python3-runtime==4.9.3 "
-    "cloudpickle==3.1.2 msgpack==1.2.4 pyvers==0.2.3 orjson==3.13.0 aiohttp==3.14.5 aiohappyeyeballs==2.7.1 aiosignal==1.4.0 "
-    "frozenlist==1.8.0 multidict==7.2.1 propcache==0.5.4 yarl==1.25.1"
-).split()
+PACKAGES = [
+    "verl==0.9.1",
+    "ray==2.60.0",
+    "tensordict==0.10.0",
+    "codetiming==1.4.0",
+    "hydra-core==1.3.8",
+    "omegaconf==2.3.0",
+    "antlr4-python3-runtime==4.9.3",
+    "cloudpickle==3.1.2",
+    "msgpack==1.2.4",
+    "pyvers==0.2.3",
+    "orjson==3.13.0",
+    "aiohttp==3.14.5",
+    "aiohappyeyeballs==2.7.1",
+    "aiosignal==1.4.0",
+    "frozenlist==1.8.0",
+    "multidict==7.2.1",
+    "propcache==0.5.4",
+    "yarl==1.25.1",
+]
 
 
 @pytest.fixture
