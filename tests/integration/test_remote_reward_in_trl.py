@@ -1,4 +1,4 @@
-"""RemoteReward in TRL's own RLOO trainer, on a tiny model."""
+"""The remote rewards in TRL's own trainers, on a tiny model."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from support.service_thread import served
 from support.tiny_models import write_tiny_causal_lm
 from support.word_reward import WordReward, reward_door
 
-from assay_client.trl import RemoteReward
+from assay_client.trl import RemoteReward, SyncRemoteReward
 from assay_kit.errors import Unavailable
 
 datasets = pytest.importorskip("datasets")
 trl = pytest.importorskip("trl")
 
 
-def test_rloo_trains_on_rewards_from_the_service_and_loses_none_to_its_absence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("algorithm", "remote_reward"), [("RLOO", RemoteReward), ("GRPO", SyncRemoteReward)])
+def test_training_on_rewards_from_the_service_loses_none_to_its_absence(
+    algorithm: str, remote_reward: type[RemoteReward] | type[SyncRemoteReward], tmp_path: Path
+) -> None:
     servicer = WordReward()
     servicer.failures = [Unavailable("loading"), Unavailable("loading")]
     policy = write_tiny_causal_lm(tmp_path / "policy")
     prompts = datasets.Dataset.from_list([{"prompt": [{"role": "user", "content": f"Question {number}?"}]} for number in range(4)])
     with served([reward_door(servicer)], tmp_path) as target:
-        trainer = trl.RLOOTrainer(
+        reward = remote_reward(target, "words", patience_s=20)
+        trainer = getattr(trl, f"{algorithm}Trainer")(
             model=str(policy),
-            reward_funcs=[RemoteReward(target, "words", patience_s=20)],
+            reward_funcs=[reward],
             train_dataset=prompts,
-            args=trl.RLOOConfig(
+            args=getattr(trl, f"{algorithm}Config")(
                 output_dir=str(tmp_path / "out"),
                 per_device_train_batch_size=4,
                 num_generations=2,
@@ -47,3 +51,4 @@ def test_rloo_trains_on_rewards_from_the_service_and_loses_none_to_its_absence(t
     assert len(logs) == 2, json.dumps(trainer.state.log_history)
     assert all(entry["remote_reward/missing"] == 0 for entry in logs)
     assert servicer.calls.count("group") >= 4
+    assert reward.fingerprint == servicer.fingerprint

@@ -11,7 +11,7 @@ from support.service_thread import served
 from support.word_reward import WordReward, reward_door
 
 from assay_client import AssayClientError
-from assay_client.trl import RemoteReward
+from assay_client.trl import RemoteReward, SyncRemoteReward
 from assay_kit.errors import ResourceExhausted, Unavailable
 
 
@@ -110,3 +110,17 @@ def test_it_works_on_one_loop_after_another_and_after_pickling(reward: tuple[Wor
     assert asyncio.run(once(remote)) == [1]
     assert asyncio.run(once(remote)) == [1]
     assert asyncio.run(once(pickle.loads(pickle.dumps(remote)))) == [1]
+
+
+async def test_the_plain_function_gives_the_same_also_where_a_loop_runs_and_after_pickling(reward: tuple[WordReward, str]) -> None:
+    plain = SyncRemoteReward(reward[1], patience_s=20, chunk=2)
+    reward[0].failures = [Unavailable("loading")]
+    asked = ([ask("a")] * 3, [say("good"), say("x" * 201), say("bad")])
+    assert plain(*asked) == [1, None, -1]
+    plain.close()
+    again = pickle.loads(pickle.dumps(plain))
+    assert again(*asked) == plain(*asked) == [1, None, -1]
+    again.close()
+    plain.close()
+    with pytest.raises(AssayClientError, match="there is: words"):
+        SyncRemoteReward(reward[1], "nobody")(*asked)
