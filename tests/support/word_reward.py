@@ -52,7 +52,9 @@ class WordReward(reward_pb2_grpc.RewardServiceServicer):
 
     async def GetModel(self, request: reward_pb2.GetModelRequest, context: Any) -> reward_pb2.GetModelResponse:
         self._check_known(request.model.name)
-        return reward_pb2.GetModelResponse(model=reward_pb2.ModelInfo(name="words", max_candidates=self.max_candidates))
+        return reward_pb2.GetModelResponse(
+            model=reward_pb2.ModelInfo(name="words", max_candidates=self.max_candidates, provenance=self._provenance())
+        )
 
     def _begin(self, call: str, model: str) -> None:
         self.calls.append(call)

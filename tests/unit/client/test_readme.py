@@ -18,7 +18,7 @@ from assay_client.trl import RemoteReward
 from assay_kit.server import Door
 
 README = Path(__file__).parents[3] / "libs" / "client" / "README.md"
-SCORING, WATCHING, TRL = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+SCORING, ASYNC, WATCHING, TRL, DATASETS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 class Cleaner(cleaning_pb2_grpc.CleaningServiceServicer, jobs_pb2_grpc.JobServiceServicer):
@@ -42,6 +42,22 @@ def test_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         monkeypatch.setenv("ASSAY_REWARD_TARGET", target)
         exec(compile(SCORING, str(README), "exec"), {})
     assert capsys.readouterr().out == "0.0\n0.0\nbest: 0 by words ffffffffffff\n"
+
+
+def test_scoring_from_coroutines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with served([reward_door(WordReward())], tmp_path) as target:
+        monkeypatch.setenv("ASSAY_REWARD_TARGET", target)
+        exec(compile(ASYNC, str(README), "exec"), {})
+    assert capsys.readouterr().out == "[0, 0, 0, 0]\n"
+
+
+def test_scoring_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("datasets")
+    with served([reward_door(WordReward())], tmp_path) as target:
+        monkeypatch.setenv("ASSAY_REWARD_TARGET", target)
+        exec(compile(DATASETS, str(README), "exec"), {})
+    columns = ["prompt", "chosen", "rejected", "chosen_reward", "rejected_reward", "margin", "reward_error"]
+    assert capsys.readouterr().out.endswith(f"{columns} 3\n")
 
 
 def test_watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
