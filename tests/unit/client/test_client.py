@@ -163,5 +163,7 @@ def test_endpoints_are_read_from_the_environment_and_from_a_local_stack(tmp_path
 
 def test_the_client_is_light() -> None:
     heavy = ("torch", "trl", "transformers", "datasets", "verl", "kafka", "dbos")
-    code = f"import sys, assay_client.datasets, assay_client.trl, assay_client.verl; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys, assay_client.datasets, assay_client.trl, assay_client.verl; print([name for name in {heavy} if name in sys.modules])"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
