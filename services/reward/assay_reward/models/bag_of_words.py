@@ -36,6 +36,10 @@ class BagOfWords:
             raise InvalidArgument(f"messages[{last}].role", "a bag of words reads the answer alone; the last turn must be the assistant's")
         return Rendered(text=conversation[last].content)
 
+    def cost(self, prepared: Sequence[Prepared]) -> int:
+        """0, whatever there is."""
+        return 0
+
     def score(self, prepared: Sequence[Prepared]) -> Computed:
         """Scores each text by itself, so that its score has the same bits in any company."""
         raw = tuple(float(self._model.score([item.text])[0]) for item in prepared)

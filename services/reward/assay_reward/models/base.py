@@ -100,6 +100,9 @@ class ModelInMemory(Protocol):
 class RewardModel(ModelInMemory, Protocol):
     """A reward model in memory."""
 
+    def cost(self, prepared: Sequence[Prepared]) -> int:
+        """Tokens the device would go through for these in one `score`, padding not counted, what they share counted once; any thread."""
+
     def score(self, prepared: Sequence[Prepared]) -> Computed:
         """Scores on the device; one thread at a time. The same sequence of inputs gives the same bits."""
 

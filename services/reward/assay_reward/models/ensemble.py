@@ -157,6 +157,10 @@ class Ensemble(_Members):
         super().__init__(members)
         self._models = tuple(models)
 
+    def cost(self, prepared: Sequence[Prepared]) -> int:
+        """Sum over the members."""
+        return sum(model.cost(self._column(prepared, index)[0]) for index, model in enumerate(self._models))
+
     def score(self, prepared: Sequence[Prepared]) -> Computed:
         """One member after the other, in the order of the file."""
         columns = []

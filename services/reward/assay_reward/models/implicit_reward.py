@@ -74,6 +74,10 @@ class ImplicitReward:
         """What both models would see."""
         return self._inputs.render(conversation, truncation)
 
+    def cost(self, prepared: Sequence[Prepared]) -> int:
+        """Each sequence goes through both models."""
+        return 2 * sum(item.tokens for item in prepared)
+
     def score(self, prepared: Sequence[Prepared]) -> Computed:
         """The implied reward of each; as members both log-probabilities of the response, in nats."""
         raw: list[float] = []
@@ -84,8 +88,7 @@ class ImplicitReward:
             tokens = item.response_tokens if self._declared.length_normalised else 1
             raw.append(self._declared.beta * (policy - reference) / tokens)
             members.append((MemberScore(name="policy_log_prob", raw=policy), MemberScore(name="reference_log_prob", raw=reference)))
-        computed = 2 * sum(item.tokens for item in prepared)
-        return Computed(raw=tuple(raw), computed_tokens=computed, padded_tokens=0, members=tuple(members))
+        return Computed(raw=tuple(raw), computed_tokens=self.cost(prepared), padded_tokens=0, members=tuple(members))
 
 
 def _with_border(item: ScoreInput, prepared: Prepared | AssayError) -> Prepared | AssayError:

@@ -58,6 +58,10 @@ class RewardHeads:
         """As the classifier."""
         return self._classifier.render(conversation, truncation)
 
+    def cost(self, prepared: Sequence[Prepared]) -> int:
+        """As the classifier."""
+        return self._classifier.cost(prepared)
+
     def score(self, prepared: Sequence[Prepared]) -> Computed:
         """The weighted sum of the heads' raw logits; the logits themselves as members."""
         logits, padded = self._classifier.logits(prepared)

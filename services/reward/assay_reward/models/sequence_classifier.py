@@ -56,6 +56,10 @@ class SequenceClassifier:
         """What the model would see; a conversation that does not end with an answer is shown up to where one would begin."""
         return self._inputs.render(conversation, truncation)
 
+    def cost(self, prepared: Sequence[Prepared]) -> int:
+        """Sum of the lengths."""
+        return sum(item.tokens for item in prepared)
+
     def score(self, prepared: Sequence[Prepared]) -> Computed:
         """The first label's logit of each, in the order given."""
         logits, padded = self.logits(prepared)
