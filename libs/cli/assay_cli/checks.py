@@ -48,8 +48,11 @@ def all_checks(data_dir: Path) -> list[Finding]:
     named = Endpoints.from_environment()
     if not endpoints.exists() and named == Endpoints():
         return [*findings, Finding(what="stack", good=False, found=f"none in {data_dir}", remedy="Start one with `assay up`.")]
-    written = json.loads(endpoints.read_text()) if endpoints.exists() else {}
-    local = Endpoints.from_folder(data_dir) if endpoints.exists() else Endpoints()
+    try:
+        written = json.loads(endpoints.read_text()) if endpoints.exists() else {}
+        local = Endpoints.from_folder(data_dir) if endpoints.exists() else Endpoints()
+    except (ValueError, AttributeError) as error:
+        return [*findings, Finding(what="stack", good=False, found=f"{endpoints}: {error}", remedy="Start it anew with `assay up`.")]
     targets = {service: getattr(named, service) or getattr(local, service) for service in SERVICES}
     findings.append(check_broker(os.environ.get("ASSAY_KAFKA_BOOTSTRAP") or str(written.get("kafka", ""))))
     findings += [check_service(service, target) for service, target in targets.items()]

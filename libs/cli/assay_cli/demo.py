@@ -10,15 +10,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from assay_cli.output import console, print_table
 from assay_cli.stack import LocalStack
-from assay_cli.study_run import follow_study
+from assay_cli.study_run import follow_study, study_file, with_data
 from assay_client.client import AssayClient
 from assay_client.endpoints import Endpoints
 from assay_client.messages import plain
-from assay_data.errors import HubUnavailable
+from assay_data.errors import DataError, HubUnavailable
 from assay_data.generated import generate_pairs
 from assay_data.hub import hub_files
 from assay_data.pairs import read_pairs, write_pairs
@@ -60,13 +58,11 @@ def choose_data(uri: str | None, out: Path) -> DemoData:
 def demo_study(data: DemoData, study: Path | None = None) -> str:
     """The demo's study, or another of its shape, as YAML on the given data."""
     source = study or resources.files("assay_cli").joinpath("studies/demo.yaml")
-    plan = yaml.safe_load(source.read_text())
-    plan["data"] = {"uri": data.uri, "name": data.name, "limit": data.limit}
-    return yaml.safe_dump(plan, sort_keys=False, allow_unicode=True)
+    return with_data(study_file(source), {"uri": data.uri, "name": data.name, "limit": data.limit}, source=str(source))
 
 
 def run_demo(*, data: str | None, out: Path, resume: bool, study: Path | None = None) -> Path:
-    """Runs the demo and returns the path of report.json.
+    """Runs the demo and returns the path of report.json; what a former demo left in `out` is removed unless it is resumed.
 
     Args:
         data: pairs as a file, a folder or a hub id; None lets the demo choose.
@@ -75,7 +71,8 @@ def run_demo(*, data: str | None, out: Path, resume: bool, study: Path | None = 
         study: another study of the same shape instead of the demo's own.
 
     Raises:
-        DataError: the data is not there or not what it says.
+        DataError: the data is not there or not what it says, or the study has no report.
+        StackError: another demo runs on `out`.
         JobFailed: a stage failed; the message names it.
     """
     began = time.monotonic()
@@ -83,20 +80,21 @@ def run_demo(*, data: str | None, out: Path, resume: bool, study: Path | None = 
     chosen = choose_data(data, out)
     for _ in read_pairs(chosen.uri, limit=1):
         break
-    if not resume:
-        for folder in (state, out / "study"):
-            shutil.rmtree(folder, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("report.html", "report.json"):
-        (out / name).unlink(missing_ok=True)
     text = demo_study(chosen, study)
-    console.print(f"Data: {chosen.name} ({chosen.uri})", soft_wrap=True)
-    with LocalStack(state, extra_env=SPEED) as stack:
+    out.mkdir(parents=True, exist_ok=True)
+    console.print(f"Data: {chosen.name} ({chosen.uri})", markup=False, soft_wrap=True)
+    with LocalStack(state, extra_env=SPEED, afresh=not resume) as stack:
+        if not resume:
+            shutil.rmtree(out / "study", ignore_errors=True)
+        for name in ("report.html", "report.json"):
+            (out / name).unlink(missing_ok=True)
         console.print(
             f"The stack is up after {time.monotonic() - began:.0f} s: Kafka at {stack.kafka_bootstrap}, logs in {state / 'logs'}",
             soft_wrap=True,
         )
         with AssayClient(Endpoints.from_folder(state), patience_s=PATIENCE_SECONDS) as client:
+            if not any(stage.kind == "report" for stage in client.evaluation.validate_study(text).stages):
+                raise DataError(str(study), 0, "stages", "none is of kind report; the demo ends with one")
             job = client.evaluation.create_study_job(text, str((out / "study").resolve()), job_id=JOB_ID)
             follow_study(client, job.id, on_stage=_show_stage)
             result = plain(client.jobs("evaluation").get(job.id).result)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from types import FrameType
 from typing import Annotated
 
 import typer
+import typer.rich_utils
 
 from assay_cli.commands import bench, clean, dead_letters, demo, doctor, generate, jobs, models, score, study, train, up
-from assay_cli.output import EXIT_INTERRUPTED, complaints, told_plainly
+from assay_cli.output import EXIT_INTERRUPTED, Interrupted, complaints, console, told_plainly
 
 app = typer.Typer(
     help="Find out what preference data and reward models are worth before training on them.",
@@ -46,21 +48,22 @@ def root(
         raise typer.Exit
 
 
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM; not KeyboardInterrupt, which the command-line library would turn into exit code 1."""
-
-
 def main() -> None:
     """Runs the command line; exit codes: 0 done, 1 failed, 2 bad input, 3 a service is away, 130 interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what an answer says must not end the command on a plain terminal
+    if not console.is_terminal:
+        typer.rich_utils.MAX_WIDTH = console.width
     try:
         with told_plainly():
             app()
     except typer.Exit as end:
         sys.exit(end.exit_code)
     except Interrupted:
-        complaints.print("interrupted; what was started has been stopped")
+        complaints.print("interrupted", soft_wrap=True)
         sys.exit(EXIT_INTERRUPTED)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,6 +15,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from assay_cli.broker import BrokerFailed
 from assay_cli.kafka_jars import JarsMissing
@@ -29,16 +32,30 @@ EXIT_UNAVAILABLE = 3
 EXIT_INTERRUPTED = 130
 """Ctrl-C."""
 
-console = Console(highlight=False)
-complaints = Console(stderr=True, highlight=False)
+WIDTH = 160
+"""Columns of what is written to a log or a pipe, where no terminal has a width of its own."""
+
+
+def _console(*, stderr: bool) -> Console:
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal or "COLUMNS" in os.environ else Console(stderr=stderr, highlight=False, width=WIDTH)
+
+
+console = _console(stderr=False)
+complaints = _console(stderr=True)
 
 _BAD_INPUT = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "OUT_OF_RANGE", "UNIMPLEMENTED"}
 _UNAVAILABLE = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+_NUMBER = re.compile(r"[-+<]?[\d.,]+ ?%?|–|")
 _NEXT = {
     "UNAVAILABLE": "Is the stack up? `assay up` starts it, `assay doctor` looks at it.",
     "RESOURCE_EXHAUSTED": "The service has no room now; try again in a moment.",
     "NOT_FOUND": "`assay models list` and `assay jobs list` show what there is.",
 }
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; not KeyboardInterrupt, which the command-line library would turn into exit code 1."""
 
 
 def print_json(value: Any) -> None:
@@ -47,11 +64,16 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+def only_json_on_stdout() -> None:
+    """Sends what is for people to stderr from now on, so that stdout holds nothing but what `print_json` writes."""
+    console.stderr = True
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Message):
         return MessageToDict(value, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(value[key]) for key in sorted(value)}  # a protobuf Struct keeps no order of its own
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
@@ -66,7 +88,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         numeric = bool(shown) and all(_is_number(row[index]) for row in shown)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in shown:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)
 
 
@@ -75,19 +97,19 @@ def _cell(value: object) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return not text or text[0].isdigit() or text[0] in "-+." or text == "–"
+    return _NUMBER.fullmatch(text) is not None
 
 
 def fail(message: str, code: int, hint: str = "") -> typer.Exit:
     """Says what is wrong on stderr; raise what it returns."""
-    complaints.print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True)
+    complaints.print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True)
     if hint:
-        complaints.print(f"[dim]{_escaped(hint)}[/]", soft_wrap=True)
+        complaints.print(Text(hint, style="dim"), soft_wrap=True)
     return typer.Exit(code)
 
 
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 @contextlib.contextmanager
@@ -96,12 +118,19 @@ def told_plainly() -> Iterator[None]:
     try:
         yield
     except JobFailed as error:
-        raise fail(error.message, EXIT_FAILED) from error
+        raise fail(_one_line(error.message), EXIT_FAILED) from error
     except AssayClientError as error:
         name = error.code.name
         code = EXIT_BAD_INPUT if name in _BAD_INPUT else EXIT_UNAVAILABLE if name in _UNAVAILABLE else EXIT_FAILED
-        raise fail(f"{name}: {error.message}", code, _NEXT.get(name, "")) from error
+        raise fail(f"{name}: {_one_line(error.message)}", code, _NEXT.get(name, "")) from error
     except (StackError, BrokerFailed, JarsMissing) as error:
         raise fail(str(error), EXIT_UNAVAILABLE, "`assay doctor` looks at this machine.") from error
     except DataError as error:
-        raise fail(str(error), EXIT_BAD_INPUT) from error
+        raise fail(_one_line(str(error)), EXIT_BAD_INPUT) from error
+    except UnicodeEncodeError as error:
+        raise fail(f"what was typed is not UTF-8, at {error.object[error.start : error.end]!a}", EXIT_BAD_INPUT) from error
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise fail(f"{where}{error.strerror or error}", EXIT_BAD_INPUT) from error

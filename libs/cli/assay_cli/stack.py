@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -74,6 +75,7 @@ class LocalStack:
         report: Report = print_report,
         start_timeout_s: float = 120.0,
         grace_s: float = 20.0,
+        afresh: bool = False,
     ) -> None:
         """Remembers what to start; `start` or `with` does.
 
@@ -85,12 +87,14 @@ class LocalStack:
             report: Told of errors in the logs, deaths and restarts, by name; called from other threads.
             start_timeout_s: Longest wait until all are ready.
             grace_s: Longest wait for an orderly end; then all is killed.
+            afresh: Whether the state of a former stack in the folder is removed first; that of one that still runs never is.
         """
         self.data_dir = Path(data_dir).resolve()
         self._services = tuple(services)
         self._report = report
         self._start_timeout_s = start_timeout_s
         self._grace_s = grace_s
+        self._afresh = afresh
         self._extra_env = dict(extra_env or {})
         self._given_bootstrap = kafka_bootstrap
         self._broker: LocalBroker | None = None
@@ -131,6 +135,8 @@ class LocalStack:
         """
         self._lock()
         try:
+            if self._afresh:
+                self._remove_former_state()
             deadline = time.monotonic() + self._start_timeout_s
             self._guardian = Guardian()
             if self._given_bootstrap is None:
@@ -210,6 +216,13 @@ class LocalStack:
         lock.write(str(os.getpid()))
         lock.flush()
         self._lock_file = lock
+
+    def _remove_former_state(self) -> None:
+        for former in self.data_dir.iterdir():
+            if former.is_dir() and not former.is_symlink():
+                shutil.rmtree(former)
+            elif former.name != "lock":
+                former.unlink()
 
     def _choose_ports(self) -> None:
         kept = self.data_dir / "ports.json"

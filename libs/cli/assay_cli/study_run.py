@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.resources.abc import Traversable
 from typing import Any
+
+import yaml
 
 from assay.jobs.v1 import jobs_pb2
 from assay_cli.output import console
@@ -12,9 +15,44 @@ from assay_cli.study_view import StudyView
 from assay_client.client import AssayClient
 from assay_client.errors import JobFailed
 from assay_client.messages import plain
+from assay_data.errors import DataError
 
 _ENDED = {jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_CANCELLED}
 LOOK_EVERY_SECONDS = 1.0
+
+
+def study_file(path: Traversable) -> str:
+    """The text of a study's file.
+
+    Raises:
+        DataError: it is no text.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(str(path), 0, "", f"no text: {error}; a study is a YAML file in UTF-8") from error
+
+
+def with_data(text: str, data: Mapping[str, Any], *, source: str) -> str:
+    """A study's YAML with other data put in.
+
+    Args:
+        text: the study.
+        data: what to set in the study's `data`: uri, name, limit.
+        source: what to call it where it is wrong.
+
+    Raises:
+        DataError: it is no mapping in YAML.
+    """
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(source, 0, "", f"not YAML: {error}") from error
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("data", {}), dict | None):
+        raise DataError(source, 0, "", "a study is a mapping with the keys name, seed, data and stages, and its data a mapping too")
+    parsed["data"] = {**(parsed.get("data") or {}), **data}
+    return yaml.safe_dump(parsed, sort_keys=False, allow_unicode=True)
 
 
 def follow_study(client: AssayClient, job_id: str, *, on_stage: Callable[[str, str, dict[str, Any]], None] | None = None) -> None:

@@ -107,6 +107,8 @@ class StudyView:
     def _say(self, stage: StudyStage, before: jobs_pb2.JobState.ValueType) -> None:
         if stage.state == before:
             return
+        if stage.state in _ENDED - {jobs_pb2.JOB_STATE_SUCCEEDED} and not stage.progress.stage:
+            return  # it has not begun: what it waits for has failed
         mark, _ = _MARKS.get(stage.state, ("·", "dim"))
-        took = f" in {stage.seconds:.0f} s" if stage.state in _ENDED else ""
+        took = f" in {stage.seconds:.0f} s" if stage.state == jobs_pb2.JOB_STATE_SUCCEEDED else ""
         self._console.print(f"[{time.monotonic() - self._began:6.1f} s] {mark} {stage.name} ({stage.kind}){took}", markup=False)

@@ -145,15 +145,18 @@ def _group(topic: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0 done, 1 Kafka does not answer, 2 wrong usage."""
+    """The command; returns its exit code: 0 done, 2 wrong usage, 3 Kafka does not answer."""
     parser = argparse.ArgumentParser(prog="python -m assay_kit.dead_letters", description="Look at the dead letters, or send them back.")
     parser.add_argument("action", choices=["list", "replay"])
-    parser.add_argument("--topic", default="", choices=["", *(topic.name for topic in ALL_TOPICS)], help="only letters of this topic")
+    parser.add_argument("--topic", default="", metavar="TOPIC", help="only letters of this topic")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--bootstrap", default=os.environ.get("ASSAY_KAFKA_BOOTSTRAP", ""), help="host:port; default ASSAY_KAFKA_BOOTSTRAP")
     asked = parser.parse_args(argv)
     if not asked.bootstrap:
         parser.error("no broker: give --bootstrap host:port or set ASSAY_KAFKA_BOOTSTRAP")
+    names = [topic.name for topic in ALL_TOPICS]
+    if asked.topic not in ("", *names):
+        parser.error(f"there is no topic {asked.topic}; the topics are {', '.join(names)}")
     connection = KafkaConnection(asked.bootstrap)
     try:
         if asked.action == "list":
@@ -162,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_replayed(replay(connection, asked.topic), as_json=asked.json)
     except AssayError as error:
         print(error.message, file=sys.stderr)
-        return 1
+        return 3
     return 0
 
 

@@ -34,7 +34,7 @@ def bench(
             limit=limit,
             job_id=job_id,
         )
-        result = kept_or_new(job, wait=wait, as_json=as_json, client=client, service="evaluation")
+    result = kept_or_new(job, wait=wait, as_json=as_json, data_dir=data_dir, service="evaluation")
     if result is None:
         return
     if as_json:
@@ -51,8 +51,23 @@ def bench(
         ],
     )
     if result["tests"]:
-        columns = list(result["tests"][0])
         print_table(
-            "Paired tests", [name.replace("_", " ") for name in columns], [[test[name] for name in columns] for test in result["tests"]]
+            "Paired tests (exact McNemar; corrected by Holm for the number of tests)",
+            ["first", "second", "only first right", "only second right", "p", "corrected p"],
+            [
+                [
+                    test["first"],
+                    test["second"],
+                    int(test["first_only"]),
+                    int(test["second_only"]),
+                    _p_value(test["p_value"]),
+                    _p_value(test["corrected_p_value"]),
+                ]
+                for test in result["tests"]
+            ],
         )
-    console.print(f"Written to {result['benchmark_uri']}", soft_wrap=True)
+    console.print(f"Written to {result['benchmark_uri']} and {result['scores_uri']}", markup=False, soft_wrap=True)
+
+
+def _p_value(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -34,11 +34,11 @@ def clean(
         job = client.cleaning.create_cleaning_job(
             absolute_uri(pairs), absolute_uri(output, must_exist=False), options=options, limit=limit, job_id=job_id
         )
-        result = kept_or_new(job, wait=wait, as_json=as_json, client=client, service="cleaning")
+    result = kept_or_new(job, wait=wait, as_json=as_json, data_dir=data_dir, service="cleaning")
     if result is None:
         return
     if as_json:
         print_json(result)
         return
     print_cleaning(result)
-    console.print(f"Written to {Path(output)}", soft_wrap=True)
+    console.print(f"Written to {Path(output)}", markup=False, soft_wrap=True)

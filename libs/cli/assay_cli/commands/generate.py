@@ -8,7 +8,8 @@ import typer
 
 from assay.policy.v1 import policy_pb2
 from assay_cli.commands.common import DEFAULT_DATA_DIR, AsJson, DataDir, connect, conversation_of
-from assay_cli.output import EXIT_FAILED, console, fail, print_json, print_table
+from assay_cli.output import console, print_json, print_table
+from assay_client.errors import item_failed
 
 
 def generate(
@@ -40,11 +41,13 @@ def generate(
             print_table(f"Best of {n} by {best_by}, KL {best.kl:.2f} nats", ["score", "answer"], rows)
             return
         answer = client.policy.generate([turns], model=model, n=n, sampling=sampling)
-    if as_json:
-        print_json(answer)
-        return
     generation = answer.generations[0]
     if generation.HasField("error"):
-        raise fail(generation.error.message, EXIT_FAILED)
-    for completion in generation.completions:
-        console.print(completion.text, markup=False)
+        raise item_failed(generation.error)
+    if as_json:
+        print_json(answer)
+    elif n == 1:
+        console.print(generation.completions[0].text, markup=False, soft_wrap=True)
+    else:
+        rows = [[len(completion.tokens.ids), completion.text] for completion in generation.completions]
+        print_table(f"{n} answers", ["tokens", "answer"], rows)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from assay.jobs.v1 import jobs_pb2
-from assay_cli.commands.common import DEFAULT_DATA_DIR, AsJson, DataDir, connect, follow_job
+from assay_cli.commands.common import DEFAULT_DATA_DIR, WAITING_PATIENCE_SECONDS, AsJson, DataDir, connect, follow_job
 from assay_cli.output import console, print_json, print_table
 
 app = typer.Typer(help="Long work: list it, look at it, watch it, cancel it.", no_args_is_help=True)
@@ -45,8 +45,11 @@ def show_all(
     if as_json:
         print_json(found)
         return
-    rows = [[job.service, job.id, job.kind, state_name(job.state), job.created_at.ToJsonString(), job.error[:80]] for job in found]
-    print_table("Jobs", ["service", "id", "kind", "state", "created", "error"], rows)
+    rows = [
+        [job.service, job.id, job.kind, state_name(job.state), f"{job.created_at.ToDatetime():%Y-%m-%d %H:%M:%S}", job.error]
+        for job in found
+    ]
+    print_table("Jobs", ["service", "id", "kind", "state", "created (UTC)", "error"], rows)
 
 
 @app.command()
@@ -60,21 +63,26 @@ def show(service: Service, job_id: JobId, data_dir: DataDir = DEFAULT_DATA_DIR) 
 
 
 @app.command()
-def watch(service: Service, job_id: JobId, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Show a job's progress until it ends, then its result.
+def watch(service: Service, job_id: JobId, as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Show a job's progress on stderr until it ends, then print its result as JSON; with --json without the progress.
 
     Example: `assay jobs watch training demo.sft`
     """
     with connect(data_dir) as client:
-        print_json(follow_job(client, service.value, job_id))
+        client.jobs(service.value).get(job_id)
+    with connect(data_dir, patience_s=WAITING_PATIENCE_SECONDS) as client:
+        print_json(follow_job(client, service.value, job_id, quiet=as_json))
 
 
 @app.command()
-def cancel(service: Service, job_id: JobId, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+def cancel(service: Service, job_id: JobId, as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Ask a job to stop; what is half-done is removed.
 
     Example: `assay jobs cancel evaluation demo`
     """
     with connect(data_dir) as client:
         job = client.jobs(service.value).cancel(job_id)
-    console.print(f"{job.id}: {state_name(job.state)}")
+    if as_json:
+        print_json(job)
+    else:
+        console.print(f"{job.id}: {state_name(job.state)}", markup=False)

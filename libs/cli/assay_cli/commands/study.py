@@ -6,22 +6,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
-from assay_cli.commands.common import DEFAULT_DATA_DIR, AsJson, DataDir, Wait, absolute_uri, connect
-from assay_cli.output import EXIT_BAD_INPUT, console, fail, print_json, print_table
-from assay_cli.study_run import follow_study
+from assay_cli.commands.common import (
+    DEFAULT_DATA_DIR,
+    WAITING_PATIENCE_SECONDS,
+    AsJson,
+    DataDir,
+    Wait,
+    absolute_uri,
+    connect,
+    goes_on,
+)
+from assay_cli.output import console, only_json_on_stdout, print_json, print_table
+from assay_cli.study_run import follow_study, study_file, with_data
 from assay_client.messages import plain
 
 app = typer.Typer(help="Run studies: a YAML file of stages, as a durable job.", no_args_is_help=True)
 Study = Annotated[Path, typer.Argument(help="The study, a YAML file.", exists=True, dir_okay=False, readable=True)]
+Data = Annotated[str, typer.Option(help="Pairs to use instead of the study's own data.")]
 
 
 @app.command()
 def run(
     study: Study,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the report and what the stages make.")],
-    data: Annotated[str, typer.Option(help="Pairs to use instead of the study's own data.")] = "",
+    data: Data = "",
     job_id: Annotated[str, typer.Option(help="Job id; asking twice with one id is asking once.")] = "",
     wait: Wait = True,
     as_json: AsJson = False,
@@ -31,20 +40,23 @@ def run(
 
     Example: `assay study run study.yaml --output out/study --data pairs.jsonl`
     """
-    with connect(data_dir, patience_s=60.0 if wait else 0.0) as client:
+    if as_json:
+        only_json_on_stdout()
+    with connect(data_dir) as client:
         job = client.evaluation.create_study_job(study_text(study, data), absolute_uri(output, must_exist=False), job_id=job_id)
-        if not wait:
-            if as_json:
-                print_json(job)
-            else:
-                console.print(f"{job.id}\nLook at it with `assay study status {job.id}`.", soft_wrap=True)
-            return
+    if not wait:
+        if as_json:
+            print_json(job)
+        else:
+            console.print(f"{job.id}\nLook at it with `assay study status {job.id}`.", soft_wrap=True)
+        return
+    with connect(data_dir, patience_s=WAITING_PATIENCE_SECONDS) as client, goes_on("evaluation", job.id):
         follow_study(client, job.id)
         result = plain(client.jobs("evaluation").get(job.id).result)
     if as_json:
         print_json(result)
     else:
-        console.print(f"Report: {result['report_html_uri']}", soft_wrap=True)
+        console.print(f"Report: {result['report_html_uri'] or 'none; the study has no stage of that kind'}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -68,14 +80,14 @@ def status(
     for stage in study.stages:
         done = f"{stage.progress.done}/{stage.progress.total} {stage.progress.unit}" if stage.progress.total else ""
         state = jobs_pb2.JobState.Name(stage.state).removeprefix("JOB_STATE_").lower()
-        rows.append([stage.name, stage.kind, state, done, round(stage.seconds, 1)])
+        rows.append([stage.name, stage.kind, state, done, f"{stage.seconds:.1f}" if stage.seconds else ""])
     print_table(job_id, ["stage", "kind", "state", "done", "seconds"], rows)
     if study.job.error:
         console.print(study.job.error, markup=False, style="red")
 
 
 @app.command()
-def validate(study: Study, data: str = "", as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+def validate(study: Study, data: Data = "", as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Check a study without running it.
 
     Example: `assay study validate study.yaml`
@@ -90,15 +102,10 @@ def validate(study: Study, data: str = "", as_json: AsJson = False, data_dir: Da
 
 
 def study_text(study: Path, data: str) -> str:
-    """The study's YAML, with other data put in where some is given."""
-    text = study.read_text()
-    if not data:
-        return text
-    try:
-        parsed = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise fail(f"{study} is not YAML: {error}", EXIT_BAD_INPUT) from error
-    if not isinstance(parsed, dict):
-        raise fail(f"{study} must be a mapping with name, data and stages", EXIT_BAD_INPUT)
-    parsed["data"] = {**(parsed.get("data") or {}), "uri": absolute_uri(data)}
-    return yaml.safe_dump(parsed, sort_keys=False, allow_unicode=True)
+    """The study's YAML, with other data put in where some is given.
+
+    Raises:
+        DataError: the file is no text, or, where data is put in, no mapping in YAML.
+    """
+    text = study_file(study)
+    return with_data(text, {"uri": absolute_uri(data)}, source=str(study)) if data else text

@@ -161,10 +161,10 @@ def _train(
         job = client.training.create_training_job(
             spec, absolute_uri(output, must_exist=False), optimizer=optimizer, seed=seed, threads=threads, job_id=job_id
         )
-        result = kept_or_new(job, wait=wait, as_json=as_json, client=client, service="training")
+    result = kept_or_new(job, wait=wait, as_json=as_json, data_dir=data_dir, service="training")
     if result is None:
         return
     if as_json:
         print_json(result)
     else:
-        console.print(f"Model in {result['model_uri']} (fingerprint {str(result['fingerprint'])[:12]})", soft_wrap=True)
+        console.print(f"Model in {result['model_uri']} (fingerprint {str(result['fingerprint'])[:12]})", markup=False, soft_wrap=True)

@@ -284,8 +284,8 @@ def is_transient(error: BaseException) -> bool:
 
 def message_of(error: BaseException) -> str:
     """What a caller is told about an error that ended a job."""
-    if isinstance(error, AssayError):
-        return error.message
+    if isinstance(error, AssayError) or isinstance(getattr(error, "code", None), grpc.StatusCode):
+        return str(getattr(error, "message", error))  # of this kit or of the client: made to be read
     text = str(getattr(error, "message", "") or error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
