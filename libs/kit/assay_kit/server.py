@@ -96,7 +96,7 @@ async def running(app: App) -> AsyncIterator[str]:
             ("grpc.max_send_message_length", settings.grpc_max_message_bytes),
             ("grpc.max_connection_age_ms", round(settings.grpc_max_connection_age_seconds * 1000)),
             # Clients may look every half minute whether a silent call still has a server; gRPC's default takes that for an attack.
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
             ("grpc.so_reuseport", 0),
         ],
     )
