@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from prometheus_client import REGISTRY
@@ -14,6 +13,7 @@ from assay_kit.kafka import KafkaConnection, TopicFollower
 from assay_kit.server import App, Door, Worker
 from assay_kit.topics import QUALITY_CARDS
 from assay_reward.admin_servicer import ModelAdminServicer
+from assay_reward.admission import Limits
 from assay_reward.cards import QualityCards
 from assay_reward.drift import DriftMonitor
 from assay_reward.exposition import RewardCollector
@@ -27,6 +27,7 @@ from assay_reward.settings import RewardSettings
 from assay_reward.shadow import Shadows
 from assay_reward.shadow_worker import ShadowWorker
 from assay_reward.store import ModelStore
+from assay_reward.tokenizing import Tokenizing
 from assay_reward.worker import score_worker
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 CARDS_SECONDS = 10.0
 """Longest wait at the start for the quality cards there are; without a broker the service starts without them."""
 _SEQUENCES_ON_GPU = 32
+_BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384}
+"""By device. A CPU is busy with some hundred tokens, and a larger batch only makes who is more urgent wait; a GPU needs some thousands."""
 
 
 def reward_app(settings: RewardSettings) -> App:
@@ -41,11 +44,18 @@ def reward_app(settings: RewardSettings) -> App:
     torch.set_num_threads(settings.threads)
     transformers_logging.disable_progress_bar()
     cards = QualityCards()
-    scheduler = Scheduler(capacity=settings.reward_queue_candidates)
-    remote = RemoteWork(capacity=settings.reward_queue_candidates)
-    store = ModelStore(
-        remembered=settings.data_dir / "models.json", cache=settings.data_dir / "fetched-models", options=load_options(settings)
+    options = load_options(settings)
+    scheduler = Scheduler(
+        limits=Limits(
+            candidates=settings.reward_queue_candidates,
+            tokens=settings.reward_queue_tokens,
+            text_bytes=settings.reward_queue_mib * 1024 * 1024,
+        ),
+        batch_tokens=settings.reward_batch_tokens or _BATCH_TOKENS[options.device],
     )
+    tokenizing = Tokenizing(threads=settings.threads)
+    remote = RemoteWork(capacity=settings.reward_queue_candidates)
+    store = ModelStore(remembered=settings.data_dir / "models.json", cache=settings.data_dir / "fetched-models", options=options)
     drift = DriftMonitor(window=settings.reward_drift_scores)
     cache = ResultCache(max_bytes=settings.reward_cache_mib * 1024 * 1024)
     shadows = Shadows()
@@ -53,6 +63,7 @@ def reward_app(settings: RewardSettings) -> App:
         store=store,
         cards=cards,
         scheduler=scheduler,
+        tokenizing=tokenizing,
         remote=remote,
         drift=drift,
         cache=cache,
@@ -60,7 +71,6 @@ def reward_app(settings: RewardSettings) -> App:
         max_candidates=settings.reward_max_candidates,
         max_text_bytes=settings.reward_max_text_bytes,
     )
-    tokenizing = ThreadPoolExecutor(settings.threads, thread_name_prefix="tokenizing")
     collector = RewardCollector(store=store, cards=cards, scheduler=scheduler, drift=drift, cache=cache, shadows=shadows)
     connection = KafkaConnection.from_settings(settings) if settings.kafka_bootstrap else None
     follower = TopicFollower(connection, QUALITY_CARDS, cards.take) if connection else None
@@ -70,6 +80,7 @@ def reward_app(settings: RewardSettings) -> App:
 
     def startup() -> None:
         REGISTRY.register(collector)
+        tokenizing.start()
         scheduler.start()
         remote.start()
         if follower is not None:
@@ -81,9 +92,9 @@ def reward_app(settings: RewardSettings) -> App:
     def shutdown() -> None:
         if follower is not None:
             follower.stop()
+        tokenizing.stop()
         scheduler.stop()
         remote.stop()
-        tokenizing.shutdown()
         REGISTRY.unregister(collector)
 
     return App(
@@ -93,7 +104,12 @@ def reward_app(settings: RewardSettings) -> App:
             Door(
                 add=reward_pb2_grpc.add_RewardServiceServicer_to_server,
                 servicer=RewardServicer(
-                    scoring=scoring, store=store, cards=cards, tokenizing=tokenizing, stream_batches=settings.reward_stream_batches
+                    scoring=scoring,
+                    store=store,
+                    cards=cards,
+                    scheduler=scheduler,
+                    tokenizing=tokenizing,
+                    stream_batches=settings.reward_stream_batches,
                 ),
                 service_name="assay.reward.v1.RewardService",
             ),

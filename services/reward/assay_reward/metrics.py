@@ -24,9 +24,15 @@ TOKENS = Counter(
 CACHE_LOOKUPS = Counter("assay_reward_cache_lookups", "Inputs looked up in the result cache.", ["model", "outcome"], registry=None)
 OF_MODELS = (CANDIDATES, SCORE, TRUNCATED, TOKENS, CACHE_LOOKUPS)
 QUEUE_SECONDS = Histogram("assay_reward_queue_seconds", "Time of a unit of work in the queue.", buckets=_SECONDS)
-COMPUTE_SECONDS = Histogram("assay_reward_compute_seconds", "Time of a unit of work on the device.", buckets=_SECONDS)
-DROPPED = Counter("assay_reward_dropped", "Candidates dropped before the device.", ["reason"])
-REJECTED = Counter("assay_reward_rejected", "Candidates refused because the queue was full.")
+COMPUTE_SECONDS = Histogram("assay_reward_compute_seconds", "Time of a batch on the device.", buckets=_SECONDS)
+BATCH_TOKENS = Histogram("assay_reward_batch_tokens", "Tokens of a batch, by what its units cost.", buckets=[2**n for n in range(4, 21)])
+BATCH_SEQUENCES = Histogram("assay_reward_batch_sequences", "Distinct sequences of a batch.", buckets=[2**n for n in range(12)])
+DROPPED = Counter("assay_reward_dropped", "Candidates dropped before the device: cancelled, or past their deadline.", ["reason"])
+REJECTED = Counter(
+    "assay_reward_rejected",
+    "Candidates refused: the queue or the room of remote models was full, or the deadline could not be met.",
+    ["reason"],
+)
 JUDGE_ORDERS = Counter(
     "assay_reward_judge_comparisons",
     "Pairs that a pairwise judge was shown in both orders, by whether it agreed with itself.",

@@ -10,11 +10,12 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from assay_kit.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from assay_reward.engine import Work
-from assay_reward.inputs import ScoreInput, ScoreOptions
+from assay_reward.batches import Done
+from assay_reward.engine import Queued, Route
+from assay_reward.fair_queue import NO_DEADLINE
 from assay_reward.metrics import REJECTED
-from assay_reward.models.base import Computed, Prepared, RemoteModel
-from assay_reward.scheduler import NO_DEADLINE, Done
+from assay_reward.models.base import Prepared, RemoteModel
+from assay_reward.tokenizing import Tokenizing
 
 T = TypeVar("T")
 _RETRY_SECONDS = 1.0
@@ -59,27 +60,27 @@ class RemoteWork:
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._held + cost <= self.capacity, timeout=wait_seconds):
-                REJECTED.inc(cost)
+                REJECTED.labels("remote_full").inc(cost)
                 raise ResourceExhausted(
                     f"{self._held} of {self.capacity} candidates are with remote models and there is no room for {cost}", _RETRY_SECONDS
                 )
             self._held += cost
         return RemoteRoom(self, cost)
 
-    def begin(self, model: RemoteModel, inputs: Sequence[ScoreInput], options: ScoreOptions, deadline: float = NO_DEADLINE) -> Work:
-        """Prepares the inputs here and now, and asks the model about all of them together.
+    def route(self, model: RemoteModel, room: RemoteRoom, tokenizing: Tokenizing, *, deadline: float = NO_DEADLINE) -> Route:
+        """The way of a call that has been given room: prepared as any other, asked about all together.
 
-        Raises:
-            DeadlineExceeded: the deadline, on the clock of `time.monotonic`, is past already.
+        Args:
+            model: is asked.
+            room: closed when the answer is there.
+            tokenizing: where its inputs are prepared.
+            deadline: on the clock of `time.monotonic`; past it the asking is cancelled.
         """
-        started = time.monotonic()
-        if deadline <= started:
-            raise DeadlineExceeded("the deadline passed before the call was begun")
-        prepared = model.prepare(inputs, options.truncation)
-        distinct = list(dict.fromkeys(item for item in prepared if isinstance(item, Prepared)))
-        tokenize_seconds = time.monotonic() - started
-        units = [(distinct, self._run(_asked(model, distinct, deadline)))] if distinct else []
-        return Work(prepared, units, tokenize_seconds)
+
+        def queue(prepared: Sequence[Prepared]) -> Queued:
+            return [(prepared, self._run(_asked(model, prepared, deadline)))]
+
+        return Route(tokenizing=tokenizing, queue=queue, close=room.close, whole=True)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._loop is None:
@@ -107,14 +108,15 @@ class RemoteRoom:
             self._remote._release(left)
 
 
-async def _asked(model: RemoteModel, prepared: Sequence[Prepared], deadline: float) -> Done[Computed]:
+async def _asked(model: RemoteModel, prepared: Sequence[Prepared], deadline: float) -> Done:
     started = time.monotonic()
     try:
         async with asyncio.timeout(None if deadline == NO_DEADLINE else deadline - started):
             computed = await model.ask(prepared)
     except TimeoutError as error:
         raise DeadlineExceeded("the deadline passed while the model was asked") from error
-    return Done(value=computed, queue_seconds=0.0, compute_seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Done(value=computed, queue_seconds=0.0, compute_seconds=seconds, batch_sequences=len(prepared))
 
 
 async def _cancel_all() -> None:

@@ -1,192 +1,241 @@
-"""One device, one thread, one bounded queue: what runs next, and what never runs.
-
-Order is priority, then deadline, then arrival. The queue is counted in candidates. Work whose deadline has passed or whose
-caller has gone is dropped before it reaches the device.
-"""
+"""Who is let in: what is held is bounded, and a call whose deadline cannot be met is refused at once."""
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import math
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
 
 from assay_kit.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from assay_reward.inputs import Priority
-from assay_reward.metrics import COMPUTE_SECONDS, DROPPED, QUEUE_SECONDS, REJECTED
+from assay_reward.admission import Demand, Limits
+from assay_reward.batches import Done, Unit
+from assay_reward.device import Device, ModelQueue
+from assay_reward.fair_queue import NO_DEADLINE, Standing, Waiting
+from assay_reward.metrics import DROPPED, REJECTED
+from assay_reward.models.base import Prepared, RewardModel
 
-T = TypeVar("T")
-NO_DEADLINE = math.inf
-_SMOOTHING = 0.2
+AGEING_SECONDS = 5.0
+_WINDOW_BATCHES = 4
 _RETRY_SECONDS = (0.05, 30.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Done(Generic[T]):
-    """What a unit of work gave, and its times in seconds."""
-
-    value: T
-    queue_seconds: float
-    compute_seconds: float
-
-
-@dataclass(order=True)
-class _Unit:
-    priority: int
-    deadline: float
-    arrival: int
-    cost: int = field(compare=False)
-    submitted: float = field(compare=False)
-    run: Callable[[], Any] = field(compare=False)
-    future: Future[Done[Any]] = field(compare=False)
+class QueueFull(ResourceExhausted):
+    """There is no room; there will be when what is held is done."""
 
 
 class Scheduler:
-    """The queue and the thread of one device."""
+    """The queue of one device."""
 
-    def __init__(self, *, capacity: int) -> None:
-        """Takes the bound; `start` begins.
+    def __init__(self, *, limits: Limits, batch_tokens: int, ageing_seconds: float = AGEING_SECONDS) -> None:
+        """Takes the bounds; `start` begins.
 
         Args:
-            capacity: most candidates waiting or running; > 0.
+            limits: most that is held.
+            batch_tokens: most tokens of one batch; > 0. One unit that costs more runs alone.
+            ageing_seconds: how long work waits before part of every batch is kept for it whatever its priority.
         """
-        self.capacity = capacity
-        self._changed = threading.Condition()
-        self._units: list[_Unit] = []
-        self._arrivals = itertools.count()
-        self._held = 0
-        self._rate = 0.0
-        self._stopping = False
-        self._thread: threading.Thread | None = None
+        self.limits = limits
+        self.batch_tokens = batch_tokens
+        self.window_tokens = _WINDOW_BATCHES * batch_tokens
+        """Most tokens that one call has in the queue at a time."""
+        self._device = Device(batch_tokens=batch_tokens, ageing_seconds=ageing_seconds)
+        self._changed = self._device.changed
+        self._orders = itertools.count()
+        self._held = (0, 0, 0)
+        self._waiters: list[Future[None]] = []
 
     @property
     def held(self) -> int:
         """Candidates admitted and not yet done."""
-        return self._held
+        return self._held[0]
+
+    @property
+    def held_text_bytes(self) -> int:
+        """Bytes of text of the calls that are not done."""
+        return self._held[2]
+
+    @property
+    def backlog_tokens(self) -> int:
+        """Tokens admitted and not yet done: expected, queued or on the device."""
+        with self._changed:
+            return sum(queue.backlog.tokens for queue in self._device.queues())
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long all that is admitted should take, by the rates measured."""
+        with self._changed:
+            return sum(queue.rate.seconds(queue.backlog.tokens) for queue in self._device.queues())
 
     def start(self) -> None:
-        """Starts the device thread."""
-        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
-        self._thread.start()
+        """Starts the device."""
+        self._device.start()
 
     def stop(self) -> None:
-        """Ends the device thread after the unit it is at; what still waits fails with Unavailable."""
+        """Ends the device after the batch it is at; what still waits fails with Unavailable."""
+        self._device.stop()
         with self._changed:
-            self._stopping = True
-            left, self._units = self._units, []
-            self._changed.notify_all()
-        for unit in left:
-            if unit.future.set_running_or_notify_cancel():
-                unit.future.set_exception(Unavailable("the service ends"))
-        if self._thread is not None:
-            self._thread.join()
+            waiters, self._waiters = self._waiters, []
+        _wake(waiters)
 
-    def admit(self, cost: int, *, wait_seconds: float = 0.0) -> Ticket:
-        """Room for `cost` candidates.
+    def admit(self, demand: Demand, *, wait_seconds: float = 0.0) -> Ticket:
+        """Room for a call.
 
         Args:
-            cost: how many; > 0.
-            wait_seconds: longest wait for room; 0 answers at once.
+            demand: what it asks.
+            wait_seconds: longest wait for room; 0 answers at once. A deadline that cannot be met is never waited for.
 
         Raises:
-            ResourceExhausted: there is no room; says when there should be, by the rate measured.
+            QueueFull: there is no room; says when there should be, by the rate measured.
+            ResourceExhausted: the deadline would pass before the answer, by the rate measured.
+            DeadlineExceeded: the deadline has passed.
             Unavailable: the scheduler stops.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._held + cost <= self.capacity, timeout=wait_seconds)
-            if self._stopping:
+            self._changed.wait_for(lambda: self._device.stopping or self._has_room(demand), timeout=wait_seconds)
+            if self._device.stopping:
                 raise Unavailable("the service ends")
-            if self._held + cost > self.capacity:
-                REJECTED.inc(cost)
-                wait = self._held / self._rate if self._rate else 1.0
-                low, high = _RETRY_SECONDS
-                raise ResourceExhausted(
-                    f"the queue holds {self._held} of {self.capacity} candidates and has no room for {cost}; try again in {wait:.2f} s",
-                    min(max(wait, low), high),
-                )
-            self._held += cost
-        return Ticket(self, cost)
+            now = time.monotonic()
+            if demand.standing.deadline <= now:
+                DROPPED.labels("deadline").inc(demand.candidates)
+                raise DeadlineExceeded("the deadline passed before the call was begun")
+            if not self._has_room(demand):
+                REJECTED.labels("full").inc(demand.candidates)
+                raise self._full(demand)
+            queue = self._device.queue(demand.model)
+            expected = queue.rate.expected_tokens(demand.candidates, demand.text_bytes)
+            self._check_deadline(demand, queue, expected, now)
+            queue.backlog.add(demand.standing, expected)
+            asked = self._asked(demand)
+            self._held = _sum(self._held, asked)
+        return Ticket(self, demand, expected, asked)
 
-    def _release(self, cost: int) -> None:
+    def room(self) -> Future[None]:
+        """Done when some of what is held has been given back, or the scheduler stops; for those who wait without a thread."""
+        waiter: Future[None] = Future()
         with self._changed:
-            self._held -= cost
+            if any(self._held) and not self._device.stopping:
+                self._waiters.append(waiter)
+                return waiter
+        waiter.set_result(None)
+        return waiter
+
+    def _asked(self, demand: Demand) -> tuple[int, int, int]:
+        """Candidates, tokens and bytes; of tokens what is in memory at a time, for a large call is tokenised part by part."""
+        expected = self._device.queue(demand.model).rate.expected_tokens(demand.candidates, demand.text_bytes)
+        return demand.candidates, min(expected, self.window_tokens), demand.text_bytes
+
+    def _has_room(self, demand: Demand) -> bool:
+        limits = (self.limits.candidates, self.limits.tokens, self.limits.text_bytes)
+        wanted = _sum(self._held, self._asked(demand))
+        return not self.held or all(have <= limit for have, limit in zip(wanted, limits, strict=True))
+
+    def _full(self, demand: Demand) -> QueueFull:
+        held, limits = self._held, self.limits
+        wait = sum(queue.rate.seconds(queue.backlog.tokens) for queue in self._device.queues()) or 1.0
+        return QueueFull(
+            f"the queue holds {held[0]} of {limits.candidates} candidates, {held[1]} of {limits.tokens} tokens and {held[2]} of "
+            f"{limits.text_bytes} bytes of text, and has no room for {demand.candidates} more candidates; try again in {wait:.2f} s",
+            _clamped(wait),
+        )
+
+    def _check_deadline(self, demand: Demand, queue: ModelQueue, expected: int, now: float) -> None:
+        """Raises ResourceExhausted where the answer would come late. An idle device takes everything: its rate may be out of date."""
+        standing = demand.standing
+        if standing.deadline == NO_DEADLINE or (self._device.idle and not self.held):
+            return
+        own = queue.rate.seconds(queue.backlog.before(standing, expected) + expected)
+        others = [other for other in self._device.queues() if other is not queue]
+        turns = sum(min(own, other.rate.seconds(other.backlog.at_most(standing.priority))) for other in others)
+        predicted, left = self._device.running_seconds(now) + own + turns, standing.deadline - now
+        if predicted > left:
+            REJECTED.labels("deadline").inc(demand.candidates)
+            raise ResourceExhausted(
+                f"the answer would take {predicted:.2f} s and the deadline is in {left:.2f} s; try again in {predicted - left:.2f} s",
+                _clamped(predicted - left),
+            )
+
+    def _release(self, held: tuple[int, int, int], model: RewardModel, standing: Standing, tokens: int) -> None:
+        with self._changed:
+            self._held = _sum(self._held, (-held[0], -held[1], -held[2]))
+            self._device.queue(model).backlog.add(standing, -tokens)
+            waiters, self._waiters = self._waiters, []
             self._changed.notify_all()
+        _wake(waiters)
 
-    def _put(self, unit: _Unit) -> None:
-        unit.future.add_done_callback(lambda _: self._release(unit.cost))
+    def _put(self, demand: Demand, items: tuple[Prepared, ...], cost: int, expected: int) -> Future[Done]:
+        """Queues what was expected to be `expected` tokens and is `cost`."""
+        future: Future[Done] = Future()
+        waiting = Waiting(
+            work=Unit(items=items, future=future),
+            standing=demand.standing,
+            cost=cost,
+            length=max(item.tokens for item in items),
+            since=time.monotonic(),
+            order=next(self._orders),
+        )
+
+        def done(future: Future[Done]) -> None:
+            if future.cancelled():
+                self._device.withdraw(demand.model, waiting)
+            self._release((len(items), 0, 0), demand.model, demand.standing, cost)
+
         with self._changed:
-            if not self._stopping:
-                heapq.heappush(self._units, unit)
-                self._changed.notify_all()
-                return
-        unit.future.set_exception(Unavailable("the service ends"))
-
-    def _next(self) -> _Unit | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._units or self._stopping)
-            return None if self._stopping else heapq.heappop(self._units)
-
-    def _work(self) -> None:
-        while (unit := self._next()) is not None:
-            if not unit.future.set_running_or_notify_cancel():
-                DROPPED.labels("cancelled").inc(unit.cost)
-                continue
-            started = time.monotonic()
-            if unit.deadline <= started:
-                DROPPED.labels("deadline").inc(unit.cost)
-                unit.future.set_exception(DeadlineExceeded("the deadline passed while the call waited in the queue"))
-                continue
-            try:
-                value = unit.run()
-            except BaseException as error:  # it is the caller's, who waits on the future
-                unit.future.set_exception(error)
-                continue
-            ended = time.monotonic()
-            self._measure(unit.cost, ended - started)
-            QUEUE_SECONDS.observe(started - unit.submitted)
-            COMPUTE_SECONDS.observe(ended - started)
-            done = Done(value=value, queue_seconds=started - unit.submitted, compute_seconds=ended - started)
-            unit.future.set_result(done)
-
-    def _measure(self, cost: int, seconds: float) -> None:
-        rate = cost / max(seconds, 1e-6)
-        self._rate = rate if not self._rate else (1 - _SMOOTHING) * self._rate + _SMOOTHING * rate
+            self._device.queue(demand.model).backlog.add(demand.standing, cost - expected)
+        future.add_done_callback(done)
+        self._device.put(demand.model, waiting)
+        return future
 
 
 class Ticket:
     """Room in the queue that a call has been given."""
 
-    def __init__(self, scheduler: Scheduler, cost: int) -> None:
+    def __init__(self, scheduler: Scheduler, demand: Demand, expected: int, held: tuple[int, int, int]) -> None:
         self._scheduler = scheduler
-        self._left = cost
+        self._demand = demand
+        self._expected = expected
+        self._candidates, self._tokens, self._text_bytes = held
+        self._lock = threading.Lock()
 
-    def submit(self, run: Callable[[], T], *, cost: int, priority: Priority, deadline: float = NO_DEADLINE) -> Future[Done[T]]:
-        """Queues work for the device thread; `deadline` is on the clock of `time.monotonic`."""
-        if cost > self._left:
-            raise ValueError(f"{cost} candidates submitted where {self._left} are left of what was admitted")
-        self._left -= cost
-        future: Future[Done[T]] = Future()
-        scheduler = self._scheduler
-        scheduler._put(
-            _Unit(
-                priority=priority.value,
-                deadline=deadline,
-                arrival=next(scheduler._arrivals),
-                cost=cost,
-                submitted=time.monotonic(),
-                run=run,
-                future=future,
-            )
-        )
-        return future
+    def submit(self, items: tuple[Prepared, ...], *, cost: int) -> Future[Done]:
+        """Queues distinct inputs for one batch, at a cost in tokens.
+
+        Raises:
+            ValueError: they are more than what was admitted.
+        """
+        with self._lock:
+            if len(items) > self._candidates:
+                raise ValueError(f"{len(items)} candidates submitted where {self._candidates} are left of what was admitted")
+            self._candidates -= len(items)
+            expected = min(self._expected, cost)
+            self._expected -= expected
+        return self._scheduler._put(self._demand, items, cost, expected)
+
+    def tokenized(self, text_bytes: int, tokens: int) -> None:
+        """Tells how many tokens a part of the texts became that must be computed."""
+        with self._scheduler._changed:
+            self._scheduler._device.queue(self._demand.model).rate.tokenized(text_bytes, tokens)
 
     def close(self) -> None:
-        """Gives back the room that was not used; again does nothing."""
-        left, self._left = self._left, 0
-        if left:
-            self._scheduler._release(left)
+        """Gives back the room that is not in the queue; again does nothing."""
+        with self._lock:
+            held = (self._candidates, self._tokens, self._text_bytes)
+            expected, self._expected = self._expected, 0
+            self._candidates = self._tokens = self._text_bytes = 0
+        if any(held):
+            self._scheduler._release(held, self._demand.model, self._demand.standing, expected)
+
+
+def _sum(left: tuple[int, int, int], right: tuple[int, int, int]) -> tuple[int, int, int]:
+    return left[0] + right[0], left[1] + right[1], left[2] + right[2]
+
+
+def _wake(waiters: list[Future[None]]) -> None:
+    for waiter in waiters:
+        if waiter.set_running_or_notify_cancel():
+            waiter.set_result(None)
+
+
+def _clamped(seconds: float) -> float:
+    low, high = _RETRY_SECONDS
+    return min(max(seconds, low), high)

@@ -9,48 +9,66 @@ from assay.common.v1 import common_pb2
 from assay.reward.v1 import reward_pb2
 from assay_kit.errors import AssayError, InvalidArgument, ResourceExhausted, item_error
 from assay_reward import metrics
+from assay_reward.admission import Demand
 from assay_reward.cards import QualityCards
 from assay_reward.drift import DriftMonitor
-from assay_reward.engine import Cost, Scored, ScoreNotFinite, Work, begin
+from assay_reward.engine import Cost, Route, Scored, ScoreNotFinite, Work, device_route
+from assay_reward.fair_queue import NO_DEADLINE, Standing
 from assay_reward.inputs import Scale, ScoreInput, ScoreOptions
 from assay_reward.loaded import Lease, LoadedModel
 from assay_reward.models import RemoteModel
-from assay_reward.remote import RemoteRoom, RemoteWork
+from assay_reward.parts import text_bytes
+from assay_reward.remote import RemoteWork
 from assay_reward.replies import provenance_message, score_message, usage_message
 from assay_reward.requests import MAX_ITEMS, Violations, batch_inputs, group_inputs, options_of
 from assay_reward.result_cache import ResultCache
 from assay_reward.scales import check_scale
-from assay_reward.scheduler import NO_DEADLINE, Scheduler, Ticket
+from assay_reward.scheduler import Scheduler
 from assay_reward.shadow import Shadows
 from assay_reward.store import ModelStore
+from assay_reward.tokenizing import Tokenizing
 
 Reply = TypeVar("Reply")
 
 
 class Call(Generic[Reply]):
-    """A request that has been checked and has room in the queue.
+    """A request that has been checked.
 
-    `begin` does the work of template and tokenizer, `reply` gives the answer once the futures of the work are done; `close`
-    must follow, whatever happened.
+    `admit` finds it room, `begin` sends it on its way, `reply` gives the answer once the work is done; `close` must follow,
+    whatever happened.
     """
 
-    def __init__(self, lease: Lease, ticket: Ticket | RemoteRoom, start: Callable[[], Work], answer: Callable[[Work], Reply]) -> None:
+    def __init__(
+        self, lease: Lease, route: Callable[[float], Route], work: Callable[[Route], Work], answer: Callable[[Work], Reply]
+    ) -> None:
         self._lease = lease
-        self._ticket = ticket
-        self._start = start
+        self._find_route = route
+        self._route: Route | None = None
+        self._work = work
         self._answer = answer
 
+    def admit(self, *, wait_seconds: float = 0.0) -> None:
+        """Finds room in the queue; blocks for at most `wait_seconds`.
+
+        Raises:
+            AssayError: there is none, or the deadline cannot be met.
+        """
+        self._route = self._find_route(wait_seconds)
+
     def begin(self) -> Work:
-        """Prepares and queues; blocks for as long as the tokenizer takes."""
-        return self._start()
+        """Sends it to the tokenizer and on to the device; returns at once. It must have been admitted."""
+        if self._route is None:
+            raise RuntimeError("a call was begun that has no room")
+        return self._work(self._route).begin()
 
     def reply(self, work: Work) -> Reply:
-        """The answer."""
+        """The answer; waits for it."""
         return self._answer(work)
 
     def close(self) -> None:
         """Gives back the model, and room that was not used."""
-        self._ticket.close()
+        if self._route is not None:
+            self._route.close()
         self._lease.release()
 
 
@@ -63,6 +81,7 @@ class Scoring:
         store: ModelStore,
         cards: QualityCards,
         scheduler: Scheduler,
+        tokenizing: Tokenizing,
         remote: RemoteWork,
         drift: DriftMonitor,
         cache: ResultCache,
@@ -76,20 +95,21 @@ class Scoring:
         self._cache = cache
         self._shadows = shadows
         self._scheduler = scheduler
+        self._tokenizing = tokenizing
         self._remote = remote
-        self.max_candidates = min(max_candidates, scheduler.capacity)
+        self.max_candidates = min(max_candidates, scheduler.limits.candidates)
         self.max_text_bytes = max_text_bytes
 
     def group(
-        self, request: reward_pb2.ScoreGroupRequest, *, door: str, deadline: float = NO_DEADLINE, wait_seconds: float = 0.0
+        self, request: reward_pb2.ScoreGroupRequest, *, door: str, caller: str, deadline: float = NO_DEADLINE
     ) -> Call[reward_pb2.ScoreGroupResponse]:
-        """Takes a group.
+        """Checks a group.
 
         Args:
             request: the group.
             door: "grpc" or "kafka", for the metrics.
+            caller: whose it is; callers share the device.
             deadline: on the clock of `time.monotonic`.
-            wait_seconds: longest wait for room in the queue.
 
         Raises:
             AssayError: of the kind that the contract names.
@@ -114,15 +134,15 @@ class Scoring:
                 request_id=request.request_id,
             )
 
-        return self._call(lease, inputs, options, deadline, wait_seconds, answer)
+        return self._call(lease, inputs, options, caller, deadline, answer)
 
     def batch(
-        self, request: reward_pb2.ScoreBatchRequest, *, door: str, deadline: float = NO_DEADLINE, wait_seconds: float = 0.0
+        self, request: reward_pb2.ScoreBatchRequest, *, door: str, caller: str, deadline: float = NO_DEADLINE
     ) -> Call[reward_pb2.ScoreBatchResponse]:
-        """Takes a batch; an item that is wrong has its error in the reply. As `group` otherwise."""
+        """Checks a batch; an item that is wrong has its error in the reply. As `group` otherwise."""
         found = Violations()
         options = options_of(request.options, found)
-        max_items = min(MAX_ITEMS, self._scheduler.capacity)
+        max_items = min(MAX_ITEMS, self._scheduler.limits.candidates)
         items = batch_inputs(request, max_items=max_items, max_bytes=self.max_text_bytes, found=found)
         found.check()
         lease, card = self._leased(request.model, options.scale)
@@ -144,7 +164,7 @@ class Scoring:
                 request_id=request.request_id,
             )
 
-        return self._call(lease, inputs, options, deadline, wait_seconds, answer)
+        return self._call(lease, inputs, options, caller, deadline, answer)
 
     def beside(
         self, name: str, revision: str, inputs: Sequence[ScoreInput], options: ScoreOptions
@@ -156,11 +176,12 @@ class Scoring:
             AssayError: there is no such model, or it cannot score now.
         """
         lease = self._store.lease(name, revision)
-        if self._scheduler.held + len(inputs) > self._scheduler.capacity // 2:
+        if self._scheduler.held + len(inputs) > self._scheduler.limits.candidates // 2:
             lease.release()
             raise ResourceExhausted("more than half of the queue is in use or asked for; it is left to callers", 1.0)
-        call = self._call(lease, inputs, options, NO_DEADLINE, 0.0, lambda work: work.results()[0])
+        call = self._call(lease, inputs, options, "shadow", NO_DEADLINE, lambda work: work.results()[0])
         try:
+            call.admit()
             return lease.loaded, call.reply(call.begin())
         finally:
             call.close()
@@ -180,21 +201,29 @@ class Scoring:
         lease: Lease,
         inputs: Sequence[ScoreInput],
         options: ScoreOptions,
+        caller: str,
         deadline: float,
-        wait_seconds: float,
         answer: Callable[[Work], Reply],
     ) -> Call[Reply]:
         model = lease.loaded.model
-        try:
+        standing = Standing(priority=options.priority, caller=caller, deadline=deadline)
+        cache = self._cache.of(lease.loaded) if not isinstance(model, RemoteModel) else None
+
+        def route(wait_seconds: float) -> Route:
             if isinstance(model, RemoteModel):
                 room = self._remote.admit(len(inputs), wait_seconds=wait_seconds)
-                return Call(lease, room, lambda: self._remote.begin(model, inputs, options, deadline), answer)
-            ticket = self._scheduler.admit(len(inputs), wait_seconds=wait_seconds)
-        except AssayError:
-            lease.release()
-            raise
-        cache = self._cache.of(lease.loaded)
-        return Call(lease, ticket, lambda: begin(model, inputs, options, ticket, deadline, cache), answer)
+                return self._remote.route(model, room, self._tokenizing, deadline=deadline)
+            demand = Demand(model=model, candidates=len(inputs), text_bytes=text_bytes(inputs), standing=standing)
+            ticket = self._scheduler.admit(demand, wait_seconds=wait_seconds)
+            return device_route(
+                model,
+                ticket,
+                self._tokenizing,
+                batch_tokens=self._scheduler.batch_tokens,
+                window_tokens=self._scheduler.window_tokens,
+            )
+
+        return Call(lease, route, lambda way: Work(model, inputs, options.truncation, standing, way, cache), answer)
 
     def _count(self, loaded: LoadedModel, door: str, scored: Sequence[Scored], cost: Cost) -> None:
         metrics.CANDIDATES.labels(loaded.name, door).inc(len(scored))

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from assay.reward.v1 import reward_pb2, reward_pb2_grpc
 from assay_kit.errors import AssayError, InvalidArgument, item_error
 from assay_reward.cards import QualityCards
-from assay_reward.engine import Work
+from assay_reward.fair_queue import NO_DEADLINE, Standing
+from assay_reward.inputs import Priority
 from assay_reward.loaded import Entry
 from assay_reward.replies import model_message
 from assay_reward.requests import Violations, rendered_turns, truncation_of
-from assay_reward.scheduler import NO_DEADLINE
+from assay_reward.scheduler import QueueFull, Scheduler
 from assay_reward.scoring import Call, Scoring
 from assay_reward.store import ModelStore
+from assay_reward.tokenizing import Tokenizing
 
 Reply = TypeVar("Reply")
+_Streamed: TypeAlias = tuple[str, Call[reward_pb2.ScoreBatchResponse] | AssayError]
+
+CALLER_METADATA = "x-assay-caller"
+"""Metadata key by which a caller may name itself. It is not checked: it shares out the device, it proves nothing."""
+_CALLER_LENGTH = 64
 
 
 class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
     """Scores, lists and renders."""
 
     def __init__(
-        self, *, scoring: Scoring, store: ModelStore, cards: QualityCards, tokenizing: ThreadPoolExecutor, stream_batches: int
+        self,
+        *,
+        scoring: Scoring,
+        store: ModelStore,
+        cards: QualityCards,
+        scheduler: Scheduler,
+        tokenizing: Tokenizing,
+        stream_batches: int,
     ) -> None:
         """Takes what it delegates to.
 
@@ -34,46 +48,53 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             scoring: the logic of both doors.
             store: the models.
             cards: what was measured about them.
+            scheduler: where streams wait for room.
             tokenizing: where templates and tokenizers run.
             stream_batches: batches of one stream worked on at a time.
         """
         self._scoring = scoring
         self._store = store
         self._cards = cards
+        self._scheduler = scheduler
         self._tokenizing = tokenizing
         self._stream_batches = stream_batches
 
     async def ScoreGroup(self, request: reward_pb2.ScoreGroupRequest, context: Any) -> reward_pb2.ScoreGroupResponse:
         """N candidates of one conversation."""
-        return await self._finished(self._scoring.group(request, door="grpc", deadline=_deadline(context)))
+        call = self._scoring.group(request, door="grpc", caller=_caller(context), deadline=_deadline(context))
+        return await self._finished(call)
 
     async def ScoreBatch(self, request: reward_pb2.ScoreBatchRequest, context: Any) -> reward_pb2.ScoreBatchResponse:
         """Unrelated conversations."""
-        return await self._finished(self._scoring.batch(request, door="grpc", deadline=_deadline(context)))
+        call = self._scoring.batch(request, door="grpc", caller=_caller(context), deadline=_deadline(context))
+        return await self._finished(call)
 
     async def ScoreStream(
         self, request_iterator: AsyncIterator[reward_pb2.ScoreStreamRequest], context: Any
     ) -> AsyncIterator[reward_pb2.ScoreStreamResponse]:
-        """Batches, each answered when it is done."""
-        deadline = _deadline(context)
+        """Batches, each answered when it is done; where there is no room the stream is read no further until there is."""
+        caller, deadline = _caller(context), _deadline(context)
         requests = request_iterator.__aiter__()
-        reading: asyncio.Task[Any] | None = asyncio.ensure_future(anext(requests, None))
-        working: set[asyncio.Task[Any]] = set()
+        reading: asyncio.Task[_Streamed | None] | None = asyncio.ensure_future(self._read(requests, caller, deadline))
+        working: set[asyncio.Task[reward_pb2.ScoreStreamResponse]] = set()
         try:
             while reading or working:
-                listening = reading if reading and len(working) < self._stream_batches else None
-                done, _ = await asyncio.wait(working | ({listening} if listening else set()), return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if task is not reading:
-                        working.remove(task)
-                        yield task.result()
-                    elif (request := task.result()) is None:
-                        reading = None
-                    else:
-                        working.add(asyncio.ensure_future(self._stream_answer(request, deadline)))
-                        reading = asyncio.ensure_future(anext(requests, None))
+                listening: set[asyncio.Task[Any]] = {reading} if reading and len(working) < self._stream_batches else set()
+                await asyncio.wait(working | listening, return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in working if task.done()]:
+                    working.remove(task)
+                    yield task.result()
+                if listening and reading is not None and reading.done():
+                    streamed = reading.result()
+                    if streamed is not None:
+                        answering = asyncio.ensure_future(self._stream_answer(*streamed))
+                        answering.add_done_callback(partial(_close, streamed))  # also where it is cancelled before it begins
+                        working.add(answering)
+                    reading = asyncio.ensure_future(self._read(requests, caller, deadline)) if streamed is not None else None
         finally:
-            for task in working | ({reading} if reading else set()):
+            if reading is not None and not reading.cancel() and reading.exception() is None and (unheard := reading.result()):
+                _close(unheard)
+            for task in working:
                 task.cancel()
 
     async def ListModels(self, request: reward_pb2.ListModelsRequest, context: Any) -> reward_pb2.ListModelsResponse:
@@ -93,7 +114,9 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         lease = self._store.lease(request.model.name, request.model.revision)
         try:
             model = lease.loaded.model
-            rendered = await asyncio.get_running_loop().run_in_executor(self._tokenizing, model.render, turns, truncation)
+            standing = Standing(priority=Priority.INTERACTIVE, caller=_caller(context), deadline=_deadline(context))
+            rendering = self._tokenizing.run(lambda: model.render(turns, truncation), standing=standing, cost=request.ByteSize())
+            rendered = await asyncio.wrap_future(rendering)
         except InvalidArgument as error:
             raise InvalidArgument.many([(f"conversation.{field}", description) for field, description in error.violations]) from error
         finally:
@@ -103,32 +126,48 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         return response
 
     async def _finished(self, call: Call[Reply]) -> Reply:
-        """Runs a call to its reply; a caller who goes away takes with it what has not reached the device."""
-        beginning = asyncio.get_running_loop().run_in_executor(self._tokenizing, call.begin)
+        """Runs a call to its reply where there is room for it now."""
         try:
-            work = await asyncio.shield(beginning)
-        except asyncio.CancelledError:
-            beginning.add_done_callback(_cancelling(call))
-            raise
-        except BaseException:
-            call.close()
-            raise
-        try:
-            await asyncio.gather(*(asyncio.wrap_future(future) for future in work.futures))
-            return call.reply(work)
-        except BaseException:
-            work.cancel()
-            raise
+            call.admit()
+            return await _reply(call)
         finally:
             call.close()
 
-    async def _stream_answer(self, request: reward_pb2.ScoreStreamRequest, deadline: float) -> reward_pb2.ScoreStreamResponse:
+    async def _read(self, requests: AsyncIterator[reward_pb2.ScoreStreamRequest], caller: str, deadline: float) -> _Streamed | None:
+        """The next batch of a stream, with room in the queue or the reason why it is not scored; None at the end."""
+        request = await anext(requests, None)
+        if request is None:
+            return None
         batch = request.batch
         try:
-            reply = await self._finished(self._scoring.batch(batch, door="grpc", deadline=deadline))
+            call = self._scoring.batch(batch, door="grpc", caller=caller, deadline=deadline)
         except AssayError as error:
-            return reward_pb2.ScoreStreamResponse(error=item_error(error, "batch"), request_id=batch.request_id)
-        return reward_pb2.ScoreStreamResponse(batch=reply, request_id=batch.request_id)
+            return batch.request_id, error
+        try:
+            while True:
+                room = self._scheduler.room()
+                try:
+                    call.admit()
+                    return batch.request_id, call
+                except QueueFull:
+                    await asyncio.wrap_future(room)
+        except AssayError as error:
+            call.close()
+            return batch.request_id, error
+        except BaseException:
+            call.close()
+            raise
+
+    async def _stream_answer(
+        self, request_id: str, outcome: Call[reward_pb2.ScoreBatchResponse] | AssayError
+    ) -> reward_pb2.ScoreStreamResponse:
+        try:
+            if isinstance(outcome, AssayError):
+                raise outcome
+            reply = await _reply(outcome)
+            return reward_pb2.ScoreStreamResponse(batch=reply, request_id=request_id)
+        except AssayError as error:
+            return reward_pb2.ScoreStreamResponse(error=item_error(error, "batch"), request_id=request_id)
 
     def _model(self, entry: Entry) -> reward_pb2.ModelInfo:
         return model_message(entry, self._cards.get(entry.fingerprint), max_candidates=self._scoring.max_candidates)
@@ -139,10 +178,24 @@ def _deadline(context: Any) -> float:
     return NO_DEADLINE if remaining is None else time.monotonic() + remaining
 
 
-def _cancelling(call: Call[Any]) -> Callable[[asyncio.Future[Work]], None]:
-    def cancel(beginning: asyncio.Future[Work]) -> None:
-        if not beginning.cancelled() and beginning.exception() is None:
-            beginning.result().cancel()
-        call.close()
+def _caller(context: Any) -> str:
+    """Whose call it is: the host it comes from, and the name it gives itself, so that the clients of one host can be told apart."""
+    host = str(context.peer()).rpartition(":")[0]
+    names = [value for key, value in context.invocation_metadata() or () if key == CALLER_METADATA]
+    return f"{host} {str(names[0])[:_CALLER_LENGTH]}" if names else host
 
-    return cancel
+
+async def _reply(call: Call[Reply]) -> Reply:
+    """Runs a call that has room to its reply; a caller who goes away takes with it what has not reached the device."""
+    work = call.begin()
+    try:
+        await asyncio.wrap_future(work.done)
+        return call.reply(work)
+    except BaseException:
+        work.cancel()
+        raise
+
+
+def _close(streamed: _Streamed, _: object = None) -> None:
+    if isinstance(streamed[1], Call):
+        streamed[1].close()

@@ -14,6 +14,12 @@ class RewardSettings(ServiceSettings):
 
     reward_queue_candidates: int = Field(default=8192, ge=1)
     """Most candidates waiting or on the device; a call beyond that is RESOURCE_EXHAUSTED at once."""
+    reward_queue_tokens: int = Field(default=4 * 1024 * 1024, ge=1)
+    """Most tokens of calls that are not done, of a large call only what is tokenised at a time; about 40 bytes each."""
+    reward_queue_mib: int = Field(default=256, ge=1)
+    """Most text of calls that are not done, in MiB."""
+    reward_batch_tokens: int = Field(default=0, ge=0)
+    """Most tokens of one batch of the device, which may be of several calls; 0: 4096 on a CPU, 16384 on a GPU."""
     reward_max_candidates: int = Field(default=256, ge=1, le=4096)
     """Most candidates of one group."""
     reward_max_input_tokens: int = Field(default=0, ge=0)

@@ -66,10 +66,11 @@ def score_records(scoring: Scoring, records: Sequence[Record]) -> list[Answer]:
 
 def _begun(scoring: Scoring, record: Record) -> tuple[Group, Work] | Rejected:
     try:
-        call = scoring.group(record.message, door="kafka", wait_seconds=ROOM_SECONDS)
+        call = scoring.group(record.message, door="kafka", caller="kafka")
     except AssayError as error:
         return _rejected(error)
     try:
+        call.admit(wait_seconds=ROOM_SECONDS)
         return call, call.begin()
     except AssayError as error:
         call.close()

@@ -10,9 +10,12 @@ import pytest
 
 from assay_data.conversations import Message
 from assay_kit.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from assay_reward.inputs import ScoreOptions, TextAnswer
+from assay_reward.engine import Work
+from assay_reward.fair_queue import NO_DEADLINE, Standing
+from assay_reward.inputs import TextAnswer, Truncation
 from assay_reward.models.base import Computed, Prepared, RemoteModel, Rendered
 from assay_reward.remote import RemoteWork
+from assay_reward.tokenizing import Tokenizing
 
 
 class Slow:
@@ -51,6 +54,23 @@ def inputs(*texts: str) -> list[TextAnswer]:
 
 
 @pytest.fixture
+def tokenizing() -> Iterator[Tokenizing]:
+    tokenizing = Tokenizing(threads=1)
+    tokenizing.start()
+    yield tokenizing
+    tokenizing.stop()
+
+
+@pytest.fixture
+def begin(tokenizing: Tokenizing):
+    def begun(remote: RemoteWork, model: Slow, *texts: str, deadline: float = NO_DEADLINE) -> Work:
+        route = remote.route(model, remote.admit(len(texts)), tokenizing, deadline=deadline)
+        return Work(model, inputs(*texts), Truncation.ERROR, Standing(deadline=deadline), route).begin()
+
+    return begun
+
+
+@pytest.fixture
 def remote() -> Iterator[RemoteWork]:
     remote = RemoteWork(capacity=4)
     remote.start()
@@ -58,12 +78,13 @@ def remote() -> Iterator[RemoteWork]:
     remote.stop()
 
 
-def test_equal_inputs_are_asked_about_once_and_answered_in_order(remote: RemoteWork) -> None:
+def test_equal_inputs_are_asked_about_once_and_answered_in_order(remote: RemoteWork, begin) -> None:
     model = Slow(told=True)
     assert isinstance(model, RemoteModel)
-    scored, cost = remote.begin(model, inputs("bb", "a", "bb"), ScoreOptions()).results()
+    scored, cost = begin(remote, model, "bb", "a", "bb").results()
     assert [one.raw for one in scored] == [2.0, 1.0, 2.0] and model.inputs == ["bb", "a"]
-    assert cost.compute_seconds > 0
+    assert cost.compute_seconds > 0 and cost.batch_sequences == 2
+    remote.admit(4).close()
 
 
 def test_what_has_no_room_is_refused_until_room_is_given_back(remote: RemoteWork) -> None:
@@ -85,38 +106,38 @@ def test_who_waits_for_room_gets_it_when_it_is_given_back(remote: RemoteWork) ->
     remote.admit(4, wait_seconds=60).close()
 
 
-def test_a_deadline_cancels_the_asking(remote: RemoteWork) -> None:
+def test_a_deadline_cancels_the_asking(remote: RemoteWork, begin) -> None:
     model = Slow()
-    work = remote.begin(model, inputs("a"), ScoreOptions(), time.monotonic() + 0.1)
+    work = begin(remote, model, "a", deadline=time.monotonic() + 0.1)
     with pytest.raises(DeadlineExceeded):
         work.results()
     assert model.cancelled.wait(60)
 
 
-def test_a_deadline_that_is_past_is_not_begun(remote: RemoteWork) -> None:
+def test_a_deadline_that_is_past_is_not_begun(remote: RemoteWork, begin) -> None:
     model = Slow()
     with pytest.raises(DeadlineExceeded):
-        remote.begin(model, inputs("a"), ScoreOptions(), time.monotonic() - 1)
+        begin(remote, model, "a", deadline=time.monotonic() - 1).results()
     assert not model.asked.is_set()
 
 
-def test_a_caller_who_goes_ends_the_asking(remote: RemoteWork) -> None:
+def test_a_caller_who_goes_ends_the_asking(remote: RemoteWork, begin) -> None:
     model = Slow()
-    work = remote.begin(model, inputs("a"), ScoreOptions())
+    work = begin(remote, model, "a")
     assert model.asked.wait(60)
     work.cancel()
     assert model.cancelled.wait(60)
 
 
-def test_a_stop_ends_what_is_under_way_and_takes_no_more() -> None:
+def test_a_stop_ends_what_is_under_way_and_takes_no_more(begin) -> None:
     remote = RemoteWork(capacity=4)
     remote.start()
     model = Slow()
-    work = remote.begin(model, inputs("a"), ScoreOptions())
+    work = begin(remote, model, "a")
     assert model.asked.wait(60)
     remote.stop()
     assert model.cancelled.is_set()
     with pytest.raises(CancelledError):
         work.results()
     with pytest.raises(Unavailable):
-        remote.begin(model, inputs("a"), ScoreOptions())
+        begin(remote, model, "a").results()
