@@ -21,8 +21,8 @@ $(READY): requirements.txt scripts/setup.sh $(DISTRIBUTIONS)
 demo: setup ## the whole line on real pairs: out/demo/report.html and report.json
 	@assay demo --out out/demo $(ARGS)
 
-test: setup ## all tests
-	@python -m pytest $(ARGS)
+test: setup ## all tests, two files at a time
+	@python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup ## linters, types, import rules, contracts
 	ruff check .
