@@ -98,6 +98,20 @@ def test_a_second_stack_on_the_same_folder_is_refused_and_the_first_goes_on(stac
         assert is_serving(stack.endpoints["first"])
 
 
+def test_a_stack_started_afresh_removes_the_former_state_but_not_that_of_one_that_runs(stack_of, tmp_path):
+    former = tmp_path / "state" / "first" / "former-run" / "checkpoint"
+    former.parent.mkdir(parents=True)
+    former.write_text("large")
+    with stack_of(small("first")):
+        assert former.exists()
+        with pytest.raises(StackError, match="another stack"):
+            stack_of(small("first"), afresh=True).start()
+        assert former.exists()
+    with stack_of(small("first"), afresh=True) as stack:
+        assert not former.exists()
+        assert is_serving(stack.endpoints["first"])
+
+
 def test_a_service_that_refuses_its_settings_stops_the_start_with_its_own_words(stack_of):
     stack = stack_of(small("first"), small("second", "refuse"))
     with pytest.raises(StackError, match="the second service has ended.*\nASSAY_SMALL_THING=-1: must be greater than 0"):
@@ -140,12 +154,20 @@ def test_free_ports_are_different_and_out_of_the_way_of_outgoing_connections():
     assert all(20_000 <= port < 30_000 for port in ports)
 
 
+def catches(pid, number):
+    """Whether a process has a handler for a signal."""
+    [mask] = [line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:")]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_outlives_the_stack_however_it_ends(tmp_path, how):
     process = subprocess.Popen([sys.executable, small_stack.__file__, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     with process.stdout:
         ids = [int(number) for number in process.stdout.readline().split()]
         assert len(ids) == 3 and all(psutil.pid_exists(number) for number in ids)
+        while not catches(process.pid, signal.SIGHUP):  # the last of those that `run_forever` waits for
+            assert process.poll() is None
         process.send_signal(how)
         assert process.wait(30) == (-how if how == signal.SIGKILL else 0)
     assert wait_until_gone(ids) == []

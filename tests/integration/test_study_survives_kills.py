@@ -74,11 +74,16 @@ def pairs(tmp_path_factory):
 @pytest.mark.timeout(900)
 def test_killing_every_service_in_the_middle_changes_no_figure_and_leaves_nothing_behind(tmp_path, pairs):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    former = [undisturbed / place / "runs" / "former" / "model" for place in ("study", "state/training")]
+    for model in former:
+        model.mkdir(parents=True)
     running = demo(undisturbed, pairs)
     said, _ = running.communicate(timeout=400)
     assert running.returncode == 0, said
     assert "What cleaning found" in said
     assert (undisturbed / "report.html").stat().st_size > 100_000
+    assert not any(model.exists() for model in former)  # a demo takes the place of the one before
+    assert len(list((undisturbed / "study" / "runs").iterdir())) == 1
     assert left_behind(tmp_path) == []
 
     running = demo(disturbed, pairs)
