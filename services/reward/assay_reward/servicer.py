@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from assay.reward.v1 import reward_pb2, reward_pb2_grpc
 from assay_kit.errors import AssayError, InvalidArgument, item_error
+from assay_reward.calls import caller_of, deadline_of, finished, reply_of
 from assay_reward.cards import QualityCards
-from assay_reward.fair_queue import NO_DEADLINE, Standing
+from assay_reward.fair_queue import Standing
 from assay_reward.inputs import Priority
 from assay_reward.loaded import Entry
 from assay_reward.replies import model_message
@@ -21,12 +21,7 @@ from assay_reward.scoring import Call, Scoring
 from assay_reward.store import ModelStore
 from assay_reward.tokenizing import Tokenizing
 
-Reply = TypeVar("Reply")
 _Streamed: TypeAlias = tuple[str, Call[reward_pb2.ScoreBatchResponse] | AssayError]
-
-CALLER_METADATA = "x-assay-caller"
-"""Metadata key by which a caller may name itself. It is not checked: it shares out the device, it proves nothing."""
-_CALLER_LENGTH = 64
 
 
 class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
@@ -61,19 +56,19 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
 
     async def ScoreGroup(self, request: reward_pb2.ScoreGroupRequest, context: Any) -> reward_pb2.ScoreGroupResponse:
         """N candidates of one conversation."""
-        call = self._scoring.group(request, door="grpc", caller=_caller(context), deadline=_deadline(context))
-        return await self._finished(call)
+        call = self._scoring.group(request, door="grpc", caller=caller_of(context), deadline=deadline_of(context))
+        return await finished(call)
 
     async def ScoreBatch(self, request: reward_pb2.ScoreBatchRequest, context: Any) -> reward_pb2.ScoreBatchResponse:
         """Unrelated conversations."""
-        call = self._scoring.batch(request, door="grpc", caller=_caller(context), deadline=_deadline(context))
-        return await self._finished(call)
+        call = self._scoring.batch(request, door="grpc", caller=caller_of(context), deadline=deadline_of(context))
+        return await finished(call)
 
     async def ScoreStream(
         self, request_iterator: AsyncIterator[reward_pb2.ScoreStreamRequest], context: Any
     ) -> AsyncIterator[reward_pb2.ScoreStreamResponse]:
         """Batches, each answered when it is done; where there is no room the stream is read no further until there is."""
-        caller, deadline = _caller(context), _deadline(context)
+        caller, deadline = caller_of(context), deadline_of(context)
         requests = request_iterator.__aiter__()
         reading: asyncio.Task[_Streamed | None] | None = asyncio.ensure_future(self._read(requests, caller, deadline))
         working: set[asyncio.Task[reward_pb2.ScoreStreamResponse]] = set()
@@ -114,7 +109,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         lease = self._store.lease(request.model.name, request.model.revision)
         try:
             model = lease.loaded.model
-            standing = Standing(priority=Priority.INTERACTIVE, caller=_caller(context), deadline=_deadline(context))
+            standing = Standing(priority=Priority.INTERACTIVE, caller=caller_of(context), deadline=deadline_of(context))
             rendering = self._tokenizing.run(lambda: model.render(turns, truncation), standing=standing, cost=request.ByteSize())
             rendered = await asyncio.wrap_future(rendering)
         except InvalidArgument as error:
@@ -124,14 +119,6 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         response = reward_pb2.RenderPromptResponse(text=rendered.text, truncated=rendered.truncated, warnings=rendered.warnings)
         response.tokens.ids.extend(rendered.ids)
         return response
-
-    async def _finished(self, call: Call[Reply]) -> Reply:
-        """Runs a call to its reply where there is room for it now."""
-        try:
-            call.admit()
-            return await _reply(call)
-        finally:
-            call.close()
 
     async def _read(self, requests: AsyncIterator[reward_pb2.ScoreStreamRequest], caller: str, deadline: float) -> _Streamed | None:
         """The next batch of a stream, with room in the queue or the reason why it is not scored; None at the end."""
@@ -164,36 +151,13 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         try:
             if isinstance(outcome, AssayError):
                 raise outcome
-            reply = await _reply(outcome)
+            reply = await reply_of(outcome)
             return reward_pb2.ScoreStreamResponse(batch=reply, request_id=request_id)
         except AssayError as error:
             return reward_pb2.ScoreStreamResponse(error=item_error(error, "batch"), request_id=request_id)
 
     def _model(self, entry: Entry) -> reward_pb2.ModelInfo:
         return model_message(entry, self._cards.get(entry.fingerprint), max_candidates=self._scoring.max_candidates)
-
-
-def _deadline(context: Any) -> float:
-    remaining = context.time_remaining()
-    return NO_DEADLINE if remaining is None else time.monotonic() + remaining
-
-
-def _caller(context: Any) -> str:
-    """Whose call it is: the host it comes from, and the name it gives itself, so that the clients of one host can be told apart."""
-    host = str(context.peer()).rpartition(":")[0]
-    names = [value for key, value in context.invocation_metadata() or () if key == CALLER_METADATA]
-    return f"{host} {str(names[0])[:_CALLER_LENGTH]}" if names else host
-
-
-async def _reply(call: Call[Reply]) -> Reply:
-    """Runs a call that has room to its reply; a caller who goes away takes with it what has not reached the device."""
-    work = call.begin()
-    try:
-        await asyncio.wrap_future(work.done)
-        return call.reply(work)
-    except BaseException:
-        work.cancel()
-        raise
 
 
 def _close(streamed: _Streamed, _: object = None) -> None:
