@@ -128,6 +128,8 @@ class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState
     """Finishes what it has, takes no more."""
     MODEL_STATE_FAILED: _ModelState.ValueType  # 5
     """Could not be loaded; see `failure`."""
+    MODEL_STATE_EVICTED: _ModelState.ValueType  # 6
+    """Left memory to make room for another; see `failure`. A call finds it NOT_FOUND until it is loaded again."""
 
 class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
     """Where a model stands."""
@@ -144,6 +146,8 @@ MODEL_STATE_DRAINING: ModelState.ValueType  # 4
 """Finishes what it has, takes no more."""
 MODEL_STATE_FAILED: ModelState.ValueType  # 5
 """Could not be loaded; see `failure`."""
+MODEL_STATE_EVICTED: ModelState.ValueType  # 6
+"""Left memory to make room for another; see `failure`. A call finds it NOT_FOUND until it is loaded again."""
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
 
 @_typing.final
@@ -786,6 +790,7 @@ class ModelInfo(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     QUALITY_CARD_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name."""
     revision: _builtins.str
@@ -803,7 +808,9 @@ class ModelInfo(_message.Message):
     max_candidates: _builtins.int
     """Most candidates of a group."""
     failure: _builtins.str
-    """Why it FAILED."""
+    """Why it FAILED or was EVICTED."""
+    memory_bytes: _builtins.int
+    """Memory that its weights take, in bytes; 0 where it is not in memory, and for a model that computes elsewhere."""
     @_builtins.property
     def provenance(self) -> Global___Provenance:
         """Hashes and type of the weights."""
@@ -836,10 +843,11 @@ class ModelInfo(_message.Message):
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         failure: _builtins.str = ...,
         quality_card: _common_pb2.QualityCard | None = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_quality_card", b"_quality_card", "loaded_at", b"loaded_at", "provenance", b"provenance", "quality_card", b"quality_card"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quality_card", b"_quality_card", "aliases", b"aliases", "architecture", b"architecture", "failure", b"failure", "kind", b"kind", "loaded_at", b"loaded_at", "max_candidates", b"max_candidates", "max_input_tokens", b"max_input_tokens", "name", b"name", "provenance", b"provenance", "quality_card", b"quality_card", "revision", b"revision", "state", b"state", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quality_card", b"_quality_card", "aliases", b"aliases", "architecture", b"architecture", "failure", b"failure", "kind", b"kind", "loaded_at", b"loaded_at", "max_candidates", b"max_candidates", "max_input_tokens", b"max_input_tokens", "memory_bytes", b"memory_bytes", "name", b"name", "provenance", b"provenance", "quality_card", b"quality_card", "revision", b"revision", "state", b"state", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__quality_card: _TypeAlias = _typing.Literal["quality_card"]  # noqa: Y015
     _WhichOneofArgType__quality_card: _TypeAlias = _typing.Literal["_quality_card", b"_quality_card"]  # noqa: Y015

@@ -369,7 +369,9 @@ class ModelAdminServiceServicer:
     """
 
     def LoadModel(self, request, context):
-        """Loads a model under a name; answers when it is ready. Loading what is loaded changes nothing.
+        """Loads a model under a name; answers when it is ready. Loading what is loaded changes nothing. RESOURCE_EXHAUSTED where the service has
+        a memory budget, the model does not fit, and nothing may leave for it. A second load of a name waits for the first; a caller who goes
+        away does not stop a load.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -134,7 +134,10 @@ class ModelAdminServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelAdminServiceAsyncStub: ...
     LoadModel: _grpc.UnaryUnaryMultiCallable[_reward_pb2.LoadModelRequest, _reward_pb2.LoadModelResponse]
-    """Loads a model under a name; answers when it is ready. Loading what is loaded changes nothing."""
+    """Loads a model under a name; answers when it is ready. Loading what is loaded changes nothing. RESOURCE_EXHAUSTED where the service has
+    a memory budget, the model does not fit, and nothing may leave for it. A second load of a name waits for the first; a caller who goes
+    away does not stop a load.
+    """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_reward_pb2.UnloadModelRequest, _reward_pb2.UnloadModelResponse]
     """Unloads a model after its calls in flight."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_reward_pb2.SetAliasRequest, _reward_pb2.SetAliasResponse]
@@ -150,7 +153,10 @@ class ModelAdminServiceAsyncStub(ModelAdminServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     LoadModel: _aio.UnaryUnaryMultiCallable[_reward_pb2.LoadModelRequest, _reward_pb2.LoadModelResponse]  # type: ignore[assignment]
-    """Loads a model under a name; answers when it is ready. Loading what is loaded changes nothing."""
+    """Loads a model under a name; answers when it is ready. Loading what is loaded changes nothing. RESOURCE_EXHAUSTED where the service has
+    a memory budget, the model does not fit, and nothing may leave for it. A second load of a name waits for the first; a caller who goes
+    away does not stop a load.
+    """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_reward_pb2.UnloadModelRequest, _reward_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """Unloads a model after its calls in flight."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_reward_pb2.SetAliasRequest, _reward_pb2.SetAliasResponse]  # type: ignore[assignment]
@@ -169,7 +175,10 @@ class ModelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reward_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reward_pb2.LoadModelResponse, _abc.Awaitable[_reward_pb2.LoadModelResponse]]:
-        """Loads a model under a name; answers when it is ready. Loading what is loaded changes nothing."""
+        """Loads a model under a name; answers when it is ready. Loading what is loaded changes nothing. RESOURCE_EXHAUSTED where the service has
+        a memory budget, the model does not fit, and nothing may leave for it. A second load of a name waits for the first; a caller who goes
+        away does not stop a load.
+        """
 
     @_abc_1.abstractmethod
     def UnloadModel(
