@@ -47,10 +47,20 @@ def fingerprint_model(folder: Path, options: LoadOptions) -> Fingerprint:
         raise InvalidArgument("uri", str(error)) from error
 
 
+def expected_bytes(folder: Path, options: LoadOptions) -> int:
+    """Bytes that the weights of the model in a folder will take in memory, told without reading them.
+
+    Raises:
+        InvalidArgument: field `uri`; as `load_folder`.
+        NotFound: field `uri`; likewise.
+    """
+    return kind_of(folder).weight_bytes(folder, options)
+
+
 KINDS: tuple[ModelKind, ...] = (
     bag_of_words.KIND,
     generative_judge.KIND,
-    ensemble.kind(load_folder, fingerprint_model),
+    ensemble.kind(load_folder, fingerprint_model, expected_bytes),
     implicit_reward.KIND,
     reward_heads.KIND,
     sequence_classifier.KIND,
@@ -65,6 +75,7 @@ __all__ = [
     "ModelKind",
     "RemoteModel",
     "RewardModel",
+    "expected_bytes",
     "fingerprint_model",
     "kind_of",
     "load_folder",

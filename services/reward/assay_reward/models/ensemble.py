@@ -231,8 +231,12 @@ def _each(folder: Path, member: MemberDeclaration, field: str, options: LoadOpti
         return read(place, inside(folder, options))
 
 
-def kind(load: Callable[[Path, LoadOptions], AnyModel], fingerprint: Callable[[Path, LoadOptions], Fingerprint]) -> ModelKind:
-    """The family, given how a folder of any family is read and fingerprinted."""
+def kind(
+    load: Callable[[Path, LoadOptions], AnyModel],
+    fingerprint: Callable[[Path, LoadOptions], Fingerprint],
+    weight_bytes: Callable[[Path, LoadOptions], int],
+) -> ModelKind:
+    """The family, given how a folder of any family is read, fingerprinted and measured."""
 
     def loaded(folder: Path, options: LoadOptions) -> Ensemble | RemoteEnsemble:
         declared = read_declaration(folder / MARKER, EnsembleDeclaration, EXAMPLE)
@@ -254,4 +258,8 @@ def kind(load: Callable[[Path, LoadOptions], AnyModel], fingerprint: Callable[[P
             chat_template_sha256=digest_of([one.chat_template_sha256 for one in found]),
         )
 
-    return ModelKind(name=NAME, marker=MARKER, load=loaded, fingerprint=hashed)
+    def measured(folder: Path, options: LoadOptions) -> int:
+        declared = read_declaration(folder / MARKER, EnsembleDeclaration, EXAMPLE)
+        return sum(_each(folder, member, f"members[{index}]", options, weight_bytes) for index, member in enumerate(declared.members))
+
+    return ModelKind(name=NAME, marker=MARKER, load=loaded, fingerprint=hashed, weight_bytes=measured)

@@ -23,7 +23,7 @@ from assay_kit.errors import AssayError, FailedPrecondition, InvalidArgument
 from assay_reward import metrics
 from assay_reward.inputs import ScoreInput, TextAnswer, Truncation
 from assay_reward.models import judge_texts
-from assay_reward.models.base import Computed, LoadOptions, MemberScore, ModelKind, Prepared, Rendered
+from assay_reward.models.base import Computed, LoadOptions, MemberScore, ModelKind, Prepared, Rendered, no_weights
 from assay_reward.models.declarations import Declaration, digest_of, read_declaration
 from assay_reward.models.judge_endpoint import JudgeEndpoint, JudgeSession, QuestionRefused
 
@@ -289,4 +289,4 @@ def _fingerprint(folder: Path, options: LoadOptions) -> Fingerprint:
     )
 
 
-KIND = ModelKind(name=_Judge.kind, marker=MARKER, load=_load, fingerprint=_fingerprint)
+KIND = ModelKind(name=_Judge.kind, marker=MARKER, load=_load, fingerprint=_fingerprint, weight_bytes=no_weights)

@@ -17,7 +17,7 @@ from assay_data.conversations import Message
 from assay_data.fingerprints import Fingerprint, fingerprint_of
 from assay_kit.errors import AssayError, InvalidArgument
 from assay_reward.inputs import RawText, ScoreInput, Truncation
-from assay_reward.models.base import Computed, LoadOptions, MemberScore, ModelKind, Prepared, Rendered
+from assay_reward.models.base import Computed, LoadOptions, MemberScore, ModelKind, Prepared, Rendered, own_weights
 from assay_reward.models.chat_inputs import ChatInputs
 from assay_reward.models.chat_text import ChatText
 from assay_reward.models.checkpoints import longest_input, read_tokenizer
@@ -161,4 +161,12 @@ def _fingerprint(folder: Path, options: LoadOptions) -> Fingerprint:
     )
 
 
-KIND = ModelKind(name=ImplicitReward.kind, marker=MARKER, load=_load, fingerprint=_fingerprint)
+def _weight_bytes(folder: Path, options: LoadOptions) -> int:
+    _, policy, reference = _folders(folder, options)
+    with errors_of("policy"):
+        size = own_weights(policy, options)
+    with errors_of("reference"):
+        return size + own_weights(reference, options)
+
+
+KIND = ModelKind(name=ImplicitReward.kind, marker=MARKER, load=_load, fingerprint=_fingerprint, weight_bytes=_weight_bytes)
