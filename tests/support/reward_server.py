@@ -68,6 +68,11 @@ class RewardProcess:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen([sys.executable, "-m", "assay_reward"], env=environment, stdout=log, stderr=log)
 
+    @property
+    def endpoint(self) -> dict[str, Any]:
+        """Addresses and process id, once it serves."""
+        return json.loads(self._endpoint.read_text())
+
     def target(self) -> str:
         """Waits until it serves its models; gives host:port."""
         until = time.monotonic() + 180

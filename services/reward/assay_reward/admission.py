@@ -74,7 +74,7 @@ class Rate:
 
 
 class Backlog:
-    """Tokens that one model has before it, by priority and caller: those expected of admitted texts, those queued, those running."""
+    """Tokens that wait for one model, by priority and caller: those expected of admitted texts, and those queued."""
 
     def __init__(self) -> None:
         self._lanes: dict[Priority, dict[str, int]] = {priority: {} for priority in Priority}

@@ -51,6 +51,8 @@ class Device:
         self._ahead: Batch | None = None
         self._running: tuple[float, float] | None = None
         """When the batch on the device began, and how long it should take; None while the device is idle."""
+        self._was_idle = True
+        """Whether the device thread had to wait for the batch it is at."""
         self._finished: deque[Callable[[], None]] = deque()
         self._threads: list[threading.Thread] = []
 
@@ -93,7 +95,7 @@ class Device:
             left = self._ahead.waiting if self._ahead is not None else []
             self._ahead = None
             for queue in self._queues.values():
-                left += list(queue.units)
+                left += queue.units
                 queue.units.clear()
             self.changed.notify_all()
         for waiting in left:
@@ -111,6 +113,7 @@ class Device:
                 if not queue.units:
                     queue.turns = max(queue.turns, self._turns)
                 queue.units.put(waiting)
+                queue.backlog.add(waiting.standing, waiting.cost)
                 if self._ahead is not None and self._ahead.least_urgent > waiting.standing.priority.value:
                     self._give_up(self._ahead)
                 self.changed.notify_all()
@@ -120,18 +123,28 @@ class Device:
     def withdraw(self, model: RewardModel, waiting: Waiting[Unit]) -> None:
         """Drops a unit whose future was cancelled, so that nothing of it stays in memory."""
         with self.changed:
-            if self.queue(model).units.remove(waiting):
+            queue = self.queue(model)
+            if queue.units.remove(waiting):
+                queue.backlog.add(waiting.standing, -waiting.cost)
                 DROPPED.labels("cancelled").inc(len(waiting.work.items))
 
     def _give_up(self, ahead: Batch) -> None:
         self._ahead = None
+        queue = self.queue(ahead.model)
         gone = [one for one in ahead.waiting if one.work.future.cancelled()]
-        DROPPED.labels("cancelled").inc(sum(len(one.work.items) for one in gone))
-        self.queue(ahead.model).units.put_back([one for one in ahead.waiting if one not in gone])
+        for one in gone:
+            queue.backlog.add(one.standing, -one.cost)
+            DROPPED.labels("cancelled").inc(len(one.work.items))
+        queue.units.put_back([one for one in ahead.waiting if one not in gone])
 
     def _work(self) -> None:
+        doubted = False
         while (batch := self._take()) is not None:
-            live = [one for one in batch.waiting if _begins(one)]
+            # What would be late is given up while it can still be said in time; but not where the device was idle, nor twice
+            # in a row without a measurement: the rate that says so may be out of date.
+            seconds = 0.0 if doubted or self._was_idle else self.running_seconds(time.monotonic())
+            live = [one for one in batch.waiting if _begins(one, seconds)]
+            doubted = not live
             if live:
                 self._run(batch if len(live) == len(batch.waiting) else Batch(batch.model, live))
             del batch, live  # while the thread waits nothing of a model that is unloaded stays here
@@ -139,13 +152,20 @@ class Device:
     def _take(self) -> Batch | None:
         with self.changed:
             self._running = None
-            self.changed.wait_for(lambda: self.stopping or self._ahead is not None or any(queue.units for queue in self._queues.values()))
+            self._was_idle = not self._has_work()
+            self.changed.wait_for(lambda: self.stopping or self._has_work())
             if self.stopping:
                 return None
             batch, self._ahead = self._ahead or self._chosen(), None
-            self._running = (time.monotonic(), self.queue(batch.model).rate.seconds(batch.cost))
+            queue = self.queue(batch.model)
+            for one in batch.waiting:
+                queue.backlog.add(one.standing, -one.cost)
+            self._running = (time.monotonic(), queue.rate.seconds(batch.cost))
             self.changed.notify_all()
             return batch
+
+    def _has_work(self) -> bool:
+        return self._ahead is not None or any(queue.units for queue in self._queues.values())
 
     def _chosen(self) -> Batch:
         """The next batch: of the model with the most urgent work, among equals of the one that had least of the device."""
@@ -206,14 +226,15 @@ class Device:
         return busy and any(queue.units.cost >= self.batch_tokens for queue in self._queues.values())
 
 
-def _begins(waiting: Waiting[Unit]) -> bool:
+def _begins(waiting: Waiting[Unit], seconds: float) -> bool:
+    """Whether a unit goes to the device, in a batch that should take so long."""
     future, count = waiting.work.future, len(waiting.work.items)
     if not future.set_running_or_notify_cancel():
         DROPPED.labels("cancelled").inc(count)
         return False
-    if waiting.standing.deadline <= time.monotonic():
+    if waiting.standing.deadline <= time.monotonic() + seconds:
         DROPPED.labels("deadline").inc(count)
-        future.set_exception(DeadlineExceeded("the deadline passed while the call waited in the queue"))
+        future.set_exception(DeadlineExceeded("the deadline passed while the call waited in the queue, or would before its answer"))
         return False
     return True
 

@@ -17,6 +17,8 @@ from assay_reward.models.base import Prepared, RewardModel
 
 AGEING_SECONDS = 5.0
 _WINDOW_BATCHES = 4
+_CAUTION = 1.2
+"""By how much a predicted time is taken to be longer: rates move, and the answer has to travel."""
 _RETRY_SECONDS = (0.05, 30.0)
 
 
@@ -57,7 +59,7 @@ class Scheduler:
 
     @property
     def backlog_tokens(self) -> int:
-        """Tokens admitted and not yet done: expected, queued or on the device."""
+        """Tokens admitted and not yet on the device: expected of texts, or queued."""
         with self._changed:
             return sum(queue.backlog.tokens for queue in self._device.queues())
 
@@ -65,7 +67,7 @@ class Scheduler:
     def wait_seconds(self) -> float:
         """How long all that is admitted should take, by the rates measured."""
         with self._changed:
-            return sum(queue.rate.seconds(queue.backlog.tokens) for queue in self._device.queues())
+            return self._wait_seconds(time.monotonic())
 
     def start(self) -> None:
         """Starts the device."""
@@ -132,12 +134,15 @@ class Scheduler:
 
     def _full(self, demand: Demand) -> QueueFull:
         held, limits = self._held, self.limits
-        wait = sum(queue.rate.seconds(queue.backlog.tokens) for queue in self._device.queues()) or 1.0
+        wait = self._wait_seconds(time.monotonic()) or 1.0
         return QueueFull(
             f"the queue holds {held[0]} of {limits.candidates} candidates, {held[1]} of {limits.tokens} tokens and {held[2]} of "
             f"{limits.text_bytes} bytes of text, and has no room for {demand.candidates} more candidates; try again in {wait:.2f} s",
             _clamped(wait),
         )
+
+    def _wait_seconds(self, now: float) -> float:
+        return self._device.running_seconds(now) + sum(queue.rate.seconds(queue.backlog.tokens) for queue in self._device.queues())
 
     def _check_deadline(self, demand: Demand, queue: ModelQueue, expected: int, now: float) -> None:
         """Raises ResourceExhausted where the answer would come late. An idle device takes everything: its rate may be out of date."""
@@ -147,7 +152,7 @@ class Scheduler:
         own = queue.rate.seconds(queue.backlog.before(standing, expected) + expected)
         others = [other for other in self._device.queues() if other is not queue]
         turns = sum(min(own, other.rate.seconds(other.backlog.at_most(standing.priority))) for other in others)
-        predicted, left = self._device.running_seconds(now) + own + turns, standing.deadline - now
+        predicted, left = _CAUTION * (self._device.running_seconds(now) + own + turns), standing.deadline - now
         if predicted > left:
             REJECTED.labels("deadline").inc(demand.candidates)
             raise ResourceExhausted(
@@ -178,10 +183,10 @@ class Scheduler:
         def done(future: Future[Done]) -> None:
             if future.cancelled():
                 self._device.withdraw(demand.model, waiting)
-            self._release((len(items), 0, 0), demand.model, demand.standing, cost)
+            self._release((len(items), 0, 0), demand.model, demand.standing, 0)
 
         with self._changed:
-            self._device.queue(demand.model).backlog.add(demand.standing, cost - expected)
+            self._device.queue(demand.model).backlog.add(demand.standing, -expected)
         future.add_done_callback(done)
         self._device.put(demand.model, waiting)
         return future
