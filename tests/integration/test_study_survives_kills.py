@@ -98,10 +98,15 @@ def test_killing_every_service_in_the_middle_changes_no_figure_and_leaves_nothin
 @pytest.mark.timeout(300)
 def test_ctrl_c_in_the_middle_stops_all_that_was_started(tmp_path, pairs):
     running = demo(tmp_path / "out", pairs)
+    told = []
     for line in running.stdout:
+        told.append(line)
         if "clean (clean)" in line:
             break
+    else:
+        raise AssertionError("the demo ended by itself:\n" + "".join(told))
     running.send_signal(signal.SIGINT)
     said, _ = running.communicate(timeout=60)
     assert running.returncode == 130, said
+    assert "`assay demo --resume` goes on from here" in said
     assert left_behind(tmp_path) == []
