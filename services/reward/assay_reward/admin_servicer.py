@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from assay.common.v1 import common_pb2
 from assay.reward.v1 import reward_pb2, reward_pb2_grpc
@@ -14,6 +17,10 @@ from assay_reward.replies import model_message, provenance_message, shadow_messa
 from assay_reward.shadow import Shadow, Shadows
 from assay_reward.store import ModelStore
 
+T = TypeVar("T")
+
+WAITING_CALLS = 32
+"""Loads and unloads under way at a time, those that wait for others of their name among them; one more waits for a thread."""
 DRAIN_SECONDS = 30.0
 """Longest wait for calls in flight where the caller names none."""
 SHADOW_ANSWERS = 20_000
@@ -30,10 +37,12 @@ class ModelAdminServicer(reward_pb2_grpc.ModelAdminServiceServicer):
         self._cards = cards
         self._shadows = shadows
         self._max_candidates = max_candidates
+        # Apart from the threads that all others use: many slow loads must not keep an alias from being moved.
+        self._threads = ThreadPoolExecutor(max_workers=WAITING_CALLS, thread_name_prefix="models")
 
     async def LoadModel(self, request: reward_pb2.LoadModelRequest, context: Any) -> reward_pb2.LoadModelResponse:
         """Loads a model; answers when it scores."""
-        entry = await asyncio.to_thread(self._store.load, request.name, request.uri, request.revision)
+        entry = await self._slowly(lambda: self._store.load(request.name, request.uri, request.revision))
         return reward_pb2.LoadModelResponse(model=self._model(entry))
 
     async def UnloadModel(self, request: reward_pb2.UnloadModelRequest, context: Any) -> reward_pb2.UnloadModelResponse:
@@ -42,7 +51,8 @@ class ModelAdminServicer(reward_pb2_grpc.ModelAdminServiceServicer):
         seconds = request.drain_timeout.ToTimedelta().total_seconds() if request.HasField("drain_timeout") else DRAIN_SECONDS
         if seconds < 0:
             raise InvalidArgument("drain_timeout", f"is {seconds:g} s; 0 or more is wanted")
-        await asyncio.to_thread(self._store.unload, request.model.name, request.model.revision, drain_seconds=seconds)
+        model = request.model
+        await self._slowly(lambda: self._store.unload(model.name, model.revision, drain_seconds=seconds))
         return reward_pb2.UnloadModelResponse()
 
     async def SetAlias(self, request: reward_pb2.SetAliasRequest, context: Any) -> reward_pb2.SetAliasResponse:
@@ -82,6 +92,11 @@ class ModelAdminServicer(reward_pb2_grpc.ModelAdminServiceServicer):
         if shadow is None:
             raise NotFound(f"model {lease.loaded.name} {lease.loaded.revision} has no shadow; SetShadow gives it one")
         return reward_pb2.GetShadowResponse(report=await asyncio.to_thread(shadow_message, shadow))
+
+    async def _slowly(self, work: Callable[[], T]) -> T:
+        """Does what may take minutes; it goes on where the caller goes away."""
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: context.run(work))
 
     def _provenance(self, selector: common_pb2.ModelSelector, field: str) -> reward_pb2.Provenance:
         lease = self._store.lease(selector.name, selector.revision, field)

@@ -20,6 +20,7 @@ from assay_reward.exposition import RewardCollector
 from assay_reward.models import LoadOptions
 from assay_reward.remote import RemoteWork
 from assay_reward.result_cache import ResultCache
+from assay_reward.memory_budget import MemoryBudget
 from assay_reward.scheduler import Scheduler
 from assay_reward.scoring import Scoring
 from assay_reward.servicer import RewardServicer
@@ -55,7 +56,12 @@ def reward_app(settings: RewardSettings) -> App:
     )
     tokenizing = Tokenizing(threads=settings.threads)
     remote = RemoteWork(capacity=settings.reward_queue_candidates)
-    store = ModelStore(remembered=settings.data_dir / "models.json", cache=settings.data_dir / "fetched-models", options=options)
+    store = ModelStore(
+        remembered=settings.data_dir / "models.json",
+        cache=settings.data_dir / "fetched-models",
+        options=options,
+        budget=MemoryBudget(max_bytes=settings.reward_memory_mib * 1024 * 1024, evict=settings.reward_evict),
+    )
     drift = DriftMonitor(window=settings.reward_drift_scores)
     cache = ResultCache(max_bytes=settings.reward_cache_mib * 1024 * 1024)
     shadows = Shadows()

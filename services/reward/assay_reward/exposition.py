@@ -69,6 +69,7 @@ class RewardCollector(Collector):
         info = GaugeMetricFamily("assay_reward_model_info", "1, with what the model is in the labels.", labels=_INFO_LABELS)
         accuracy = _Estimates("assay_reward_model_accuracy", "Accuracy on clean held-out pairs, by the quality card")
         age = GaugeMetricFamily("assay_reward_model_card_age_seconds", "Time since the quality card was measured.", labels=_LABELS)
+        memory = GaugeMetricFamily("assay_reward_model_memory_bytes", "What the model's weights take in memory.", labels=_LABELS)
         for entry in entries:
             labels = [entry.name, entry.revision]
             loaded.add_metric(labels, float(entry.state is State.READY))
@@ -78,10 +79,11 @@ class RewardCollector(Collector):
                 calibration = card.calibration.id if card is not None else ""
                 info.add_metric([*labels, model.kind, model.architecture, model.dtype, entry.fingerprint, calibration], 1.0)
             if card is not None:
+                memory.add_metric(labels, entry.loaded.memory_bytes)
                 measured = card.accuracy
                 accuracy.add(labels, Estimate(value=measured.value, low=measured.low, high=measured.high, n=measured.n))
                 age.add_metric(labels, time.time() - card.measured_at.ToNanoseconds() / 1e9)
-        yield from (loaded, info, *accuracy.families, age)
+        yield from (loaded, info, memory, *accuracy.families, age)
 
     def _drifts(self, entries: Sequence[Entry]) -> Iterator[Metric]:
         scores = GaugeMetricFamily("assay_reward_drift_scores", "Scores in the window that drift is told from.", labels=_LABELS)

@@ -14,9 +14,11 @@ class State(Enum):
     """Where a model stands."""
 
     LOADING = "loading"
+    WARMING = "warming"
     READY = "ready"
     DRAINING = "draining"
     FAILED = "failed"
+    EVICTED = "evicted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class LoadedModel:
     fingerprint: Fingerprint
     loaded_at: float
     """Seconds since the epoch."""
+    memory_bytes: int
+    """What its weights take; 0 for a model that computes elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +45,10 @@ class Entry:
     uri: str
     state: State
     fingerprint: str = ""
-    """Of the model's content; of what was loaded before the start where it FAILED."""
+    """Of the model's content; of what was loaded before where it FAILED or was EVICTED."""
     loaded: LoadedModel | None = None
     failure: str = ""
+    """Why it is not in memory, where it FAILED or was EVICTED."""
     aliases: tuple[str, ...] = ()
 
 

@@ -21,6 +21,8 @@ class RememberedModel:
     revision: str
     uri: str
     fingerprint: str
+    evicted: bool = False
+    """Whether it had left memory to make room; it is listed after a start, and not loaded."""
 
 
 def read_remembered(path: Path) -> tuple[list[RememberedModel], dict[str, str]]:

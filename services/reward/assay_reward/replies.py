@@ -25,9 +25,11 @@ _SCALES = {
 }
 _STATES = {
     State.LOADING: reward_pb2.MODEL_STATE_LOADING,
+    State.WARMING: reward_pb2.MODEL_STATE_WARMING,
     State.READY: reward_pb2.MODEL_STATE_READY,
     State.DRAINING: reward_pb2.MODEL_STATE_DRAINING,
     State.FAILED: reward_pb2.MODEL_STATE_FAILED,
+    State.EVICTED: reward_pb2.MODEL_STATE_EVICTED,
 }
 
 
@@ -100,6 +102,7 @@ def model_message(entry: Entry, card: common_pb2.QualityCard | None, *, max_cand
         info.kind = loaded.model.kind
         info.architecture = loaded.model.architecture
         info.max_input_tokens = loaded.model.max_input_tokens
+        info.memory_bytes = loaded.memory_bytes
         info.provenance.CopyFrom(provenance_message(loaded, card))
         info.loaded_at.CopyFrom(_timestamp(loaded.loaded_at))
     if card is not None:

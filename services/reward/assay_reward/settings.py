@@ -32,6 +32,10 @@ class RewardSettings(ServiceSettings):
     """Type of the weights on the device."""
     reward_sequences_per_forward: int = Field(default=0, ge=0, le=64)
     """Sequences padded together in one forward; 0: one on a CPU, where a score then has the same bits in any company, and 32 on a GPU."""
+    reward_memory_mib: int = Field(default=0, ge=0)
+    """Memory that all models may take together, in MiB; 0 sets no limit. Loading one that does not fit is RESOURCE_EXHAUSTED."""
+    reward_evict: bool = False
+    """Whether the least recently used models without an alias and without calls in flight leave memory for one that does not fit."""
     reward_stream_batches: int = Field(default=16, ge=1)
     """Batches of one ScoreStream that are worked on at a time."""
     reward_drift_scores: int = Field(default=10_000, ge=100, le=1_000_000)

@@ -3,63 +3,85 @@
 What is loaded is written to one file before a call that changes it is answered; a start reads that file and loads the same
 weights again, or says for each model why not. A model whose weights have changed where it came from is not loaded under its
 old name: a score does not change its meaning by a restart.
+
+One model is read at a time, since the readers of weights change settings of the whole process; all else goes on meanwhile. Calls
+that change one name wait for each other.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import threading
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from assay_kit.errors import AssayError, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from assay_reward.loaded import Entry, Lease, LoadedModel, State, ready
-from assay_reward.models import LoadOptions, fingerprint_model, kind_of, load_folder
+from assay_reward.memory_budget import MemoryBudget, Resident
+from assay_reward.models import LoadOptions, expected_bytes
+from assay_reward.reading import FoundModel, find_model, read_model
 from assay_reward.remembered import RememberedModel, read_remembered, write_remembered
-from assay_reward.sources import folder_of, settled_uri
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_ALIAS = "default"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_NO_BUDGET = MemoryBudget()
 
 
 class ModelStore:
     """The models, their aliases, and the file that remembers them."""
 
-    def __init__(self, *, remembered: Path, cache: Path, options: LoadOptions) -> None:
+    def __init__(self, *, remembered: Path, cache: Path, options: LoadOptions, budget: MemoryBudget = _NO_BUDGET) -> None:
         """Takes where things are; `restore` reads what is remembered, and until then every call is Unavailable.
 
         Args:
             remembered: the JSON file.
             cache: folder for models fetched from other stores.
             options: how models are put on the machine.
+            budget: memory that the models may take together.
         """
         self._remembered = remembered
         self._cache = cache
         self._options = options
-        self._changes = threading.Lock()
-        """Held by whoever loads, unloads or moves an alias, for as long as that takes."""
+        self._budget = budget
+        self._reading = threading.Lock()
+        """Held by whoever reads a model into memory, for as long as that takes."""
+        self._writing = threading.Lock()
+        """Held by whoever writes the file, so that the newest state is what stays."""
         self._state = threading.Condition()
         """Held for moments, around everything below."""
         self._entries: dict[str, Entry] = {}
+        self._loading: dict[str, Entry] = {}
+        """Shown in place of what does not score."""
+        self._changing: set[str] = set()
+        """Names that are being loaded or unloaded."""
         self._aliases: dict[str, str] = {}
         self._leases: dict[int, int] = {}
+        self._leaving: dict[int, LoadedModel] = {}
+        """Those that have no name any more, and calls in flight."""
+        self._uses = itertools.count(1)
+        self._last_use: dict[str, int] = {}
         self._restored = False
 
     def restore(self) -> None:
-        """Loads again what is remembered.
+        """Loads again what is remembered; what an alias stands for comes first, where the memory budget has become too small for all.
 
         Raises:
             DataError: the file is there and is not what this service writes.
         """
         models, aliases = read_remembered(self._remembered)
-        with self._changes:
-            entries = {item.name: self._restored_entry(item) for item in models}
+        wanted = set(aliases.values())
+        with self._reading:
+            entries: dict[str, Entry] = {}
+            for kept in sorted(models, key=lambda kept: kept.name not in wanted):
+                entries[kept.name] = self._restored_entry(kept, [entry.loaded for entry in entries.values() if entry.loaded])
             with self._state:
-                self._entries, self._aliases = entries, aliases
+                self._entries, self._aliases = {kept.name: entries[kept.name] for kept in models}, aliases
                 self._restored = True
 
     def lease(self, name: str, revision: str, field: str = "model") -> Lease:
@@ -68,22 +90,23 @@ class ModelStore:
         Raises:
             Unavailable: the service or the model loads or drains.
             FailedPrecondition: the model failed to load at the last start.
-            NotFound: there is none of that name or revision; says what there is.
+            NotFound: there is none of that name or revision, and says what there is; or it was evicted.
         """
         with self._state:
             loaded = self._resolved(name, revision, field)
             key = id(loaded)
             self._leases[key] = self._leases.get(key, 0) + 1
+            self._last_use[loaded.name] = next(self._uses)
         return Lease(loaded, lambda: self._given_back(key))
 
     def entries(self) -> list[Entry]:
         """All models, by name."""
         with self._state:
             self._check_restored()
-            return [self._with_aliases(self._entries[name]) for name in sorted(self._entries)]
+            return [self._with_aliases(self._shown(name)) for name in sorted({*self._entries, *self._loading})]
 
     def entry(self, name: str, revision: str) -> Entry:
-        """One model; a failed or draining one too.
+        """One model; one that does not score too.
 
         Raises:
             Unavailable: the service starts.
@@ -97,11 +120,12 @@ class ModelStore:
         """Loads a model under a name.
 
         The same content from the same place again changes nothing. Other content takes the name's place at once when it is
-        ready, while calls that have begun end with what they began with.
+        ready, while calls that have begun end with what they began with. A second load of a name waits for the first.
 
         Raises:
             InvalidArgument: field `name`, `revision` or `uri`.
             NotFound: field `uri`.
+            OverBudget: there is no memory for it.
         """
         self._check_name(name, "name")
         if name == DEFAULT_ALIAS:
@@ -110,28 +134,19 @@ class ModelStore:
             )
         if revision and not _NAME.fullmatch(revision):
             raise InvalidArgument("revision", "1 to 128 letters, digits, '.', '_' and '-' are wanted, or nothing")
-        with self._changes:
+        with self._alone(lambda: name):
             with self._state:
-                self._check_restored()
                 if name in self._aliases:
                     raise InvalidArgument("name", f"{name} is an alias of {self._aliases[name]}; a model needs a name of its own")
                 before = self._entries.get(name)
-                if before is None:
-                    self._entries[name] = Entry(name=name, revision=revision, uri=uri, state=State.LOADING)
+                self._loading[name] = Entry(name=name, revision=revision, uri=uri, state=State.LOADING)
             try:
-                loaded = self._read_model(name, uri, revision, before)
-            except BaseException:
+                found = find_model(uri, self._cache, self._options)
+                if before is None or not _is_same(before.loaded, found, revision):
+                    self._read(found, name, revision)
+            finally:
                 with self._state:
-                    if before is None:
-                        del self._entries[name]
-                raise
-            if before is not None and before.loaded is loaded:
-                return self.entry(name, "")
-            with self._state:
-                self._entries[name] = ready(loaded)
-                self._aliases.setdefault(DEFAULT_ALIAS, name)
-            self._write()
-            logger.info("model %s %s is loaded from %s", name, loaded.revision, loaded.uri)
+                    del self._loading[name]
             return self.entry(name, "")
 
     def unload(self, name: str, revision: str, *, drain_seconds: float) -> None:
@@ -140,9 +155,8 @@ class ModelStore:
         Raises:
             NotFound: there is none of that name or revision.
         """
-        with self._changes:
+        with self._alone(lambda: self._found(name, revision, "model").name):
             with self._state:
-                self._check_restored()
                 entry = self._found(name, revision, "model")
                 self._entries[entry.name] = replace(entry, state=State.DRAINING)
                 self._aliases = {alias: target for alias, target in self._aliases.items() if target != entry.name}
@@ -150,6 +164,8 @@ class ModelStore:
             with self._state:
                 self._state.wait_for(lambda: not self._leases.get(id(entry.loaded)), timeout=drain_seconds)
                 del self._entries[entry.name]
+                self._gone(entry.loaded)
+                self._last_use.pop(entry.name, None)
             logger.info("model %s %s is unloaded", entry.name, entry.revision)
 
     def set_alias(self, alias: str, name: str, revision: str) -> tuple[Entry | None, Entry]:
@@ -160,84 +176,158 @@ class ModelStore:
             NotFound: there is no such model.
         """
         self._check_name(alias, "alias")
-        with self._changes:
-            with self._state:
-                self._check_restored()
-                if alias in self._entries:
-                    raise InvalidArgument("alias", f"{alias} is the name of a model; an alias needs a name of its own")
-                current = self._resolved(name, revision, "model").name
-                before = self._aliases.get(alias)
-                self._aliases[alias] = current
-            self._write()
-            return (self.entry(before, "") if before else None), self.entry(current, "")
+        with self._state:
+            self._check_restored()
+            if alias in self._entries or alias in self._loading:
+                raise InvalidArgument("alias", f"{alias} is the name of a model; an alias needs a name of its own")
+            current = self._resolved(name, revision, "model").name
+            before = self._aliases.get(alias)
+            self._aliases[alias] = current
+            shown = (
+                self._with_aliases(self._entries[before]) if before in self._entries else None,
+                self._with_aliases(self._entries[current]),
+            )
+        self._write()
+        return shown
 
-    def _read_model(self, name: str, uri: str, revision: str, before: Entry | None) -> LoadedModel:
-        uri = settled_uri(uri)
-        folder = folder_of(uri, self._cache)
-        kind_of(folder)
-        found = fingerprint_model(folder, self._options)
-        there = before.loaded if before is not None else None
-        if there is not None and there.uri == uri and there.fingerprint == found and revision in ("", there.revision):
-            return there
-        model = load_folder(folder, self._options)
-        if fingerprint_model(folder, self._options) != found:
-            raise FailedPrecondition(f"{uri} was being written while it was read; load it when it is whole")
-        return LoadedModel(
-            name=name,
-            revision=revision or found.fingerprint[:12],
-            uri=uri,
-            model=model,
-            fingerprint=found,
-            loaded_at=time.time(),
+    @contextmanager
+    def _alone(self, name_of: Callable[[], str]) -> Iterator[None]:
+        """Waits until nobody else loads or unloads the name, and keeps others waiting."""
+
+        def is_free() -> bool:
+            self._check_restored()
+            return name_of() not in self._changing
+
+        with self._state:
+            self._state.wait_for(is_free)
+            name = name_of()
+            self._changing.add(name)
+        try:
+            yield
+        finally:
+            with self._state:
+                self._changing.remove(name)
+                self._state.notify_all()
+
+    def _read(self, found: FoundModel, name: str, revision: str) -> None:
+        """Reads a model and lets it take the name's place."""
+
+        def warming() -> None:
+            with self._state:
+                self._loading[name] = replace(self._loading[name], state=State.WARMING)
+
+        with self._reading:
+            if self._budget.max_bytes:
+                self._make_room(name, expected_bytes(found.folder, self._options))
+            loaded = read_model(found, name, revision, self._options, warming=warming)
+            self._make_room(name, loaded.memory_bytes)  # it may take more than its files say, repacked for a processor for example
+            with self._state:
+                before = self._entries.get(name)
+                self._entries[name] = ready(loaded)
+                self._last_use[name] = next(self._uses)
+                self._aliases.setdefault(DEFAULT_ALIAS, name)
+                self._gone(before.loaded if before is not None else None)
+        self._write()
+        logger.info("model %s %s is loaded from %s, %d bytes", name, loaded.revision, loaded.uri, loaded.memory_bytes)
+
+    def _make_room(self, name: str, needed_bytes: int) -> None:
+        """Evicts for a model what may and must leave.
+
+        Raises:
+            OverBudget: that is not enough; nothing was evicted.
+        """
+        with self._state:
+            leaving = self._budget.leaving(name, needed_bytes, self._residents(name))
+            for one in leaving:
+                failure = f"left memory to make room for {name}; load it again to use it"
+                self._entries[one.name] = replace(self._entries[one.name], state=State.EVICTED, loaded=None, failure=failure)
+        if leaving:
+            self._write()
+            logger.warning("evicted to make room for model %s: %s", name, ", ".join(one.name for one in leaving))
+
+    def _residents(self, coming: str) -> list[Resident]:
+        there = [entry.loaded for entry in self._entries.values() if entry.loaded is not None]
+        return [self._resident(loaded, coming) for loaded in (*there, *self._leaving.values())]
+
+    def _resident(self, loaded: LoadedModel, coming: str) -> Resident:
+        aliases = sorted(alias for alias, target in self._aliases.items() if target == loaded.name)
+        stays = f"alias {', '.join(aliases)}" if aliases else ""
+        if self._leases.get(id(loaded)):
+            stays = "calls in flight"
+        elif loaded.name == coming:
+            stays = "until its new content scores"
+        elif loaded.name in self._changing:
+            stays = "about to change"
+        return Resident(
+            name=loaded.name,
+            revision=loaded.revision,
+            memory_bytes=loaded.memory_bytes,
+            last_use=self._last_use.get(loaded.name, 0),
+            stays=stays,
         )
 
-    def _restored_entry(self, kept: RememberedModel) -> Entry:
+    def _restored_entry(self, kept: RememberedModel, residents: list[LoadedModel]) -> Entry:
+        entry = Entry(name=kept.name, revision=kept.revision, uri=kept.uri, state=State.EVICTED, fingerprint=kept.fingerprint)
+        if kept.evicted:
+            return replace(entry, failure="left memory before the last start to make room; load it again to use it")
         try:
-            loaded = self._read_model(kept.name, kept.uri, kept.revision, None)
-            found = loaded.fingerprint.fingerprint
-            if found != kept.fingerprint:
+            found = find_model(kept.uri, self._cache, self._options)
+            content = found.fingerprint.fingerprint
+            if content != kept.fingerprint:
                 raise FailedPrecondition(
-                    f"{kept.uri} holds {found[:12]} now, where {kept.fingerprint[:12]} was loaded; load it again to use it"
+                    f"{kept.uri} holds {content[:12]} now, where {kept.fingerprint[:12]} was loaded; load it again to use it"
                 )
+            there = [self._resident(loaded, kept.name) for loaded in residents]
+            budget = replace(self._budget, evict=False)
+            if budget.max_bytes:
+                budget.leaving(kept.name, expected_bytes(found.folder, self._options), there)
+            loaded = read_model(found, kept.name, kept.revision, self._options, warming=lambda: None)
+            budget.leaving(kept.name, loaded.memory_bytes, there)
             return ready(loaded)
         except AssayError as error:
             logger.error("model %s is not loaded again: %s", kept.name, error.message)
-            return Entry(
-                name=kept.name,
-                revision=kept.revision,
-                uri=kept.uri,
-                state=State.FAILED,
-                fingerprint=kept.fingerprint,
-                failure=error.message,
-            )
+            return replace(entry, state=State.FAILED, failure=error.message)
 
     def _resolved(self, name: str, revision: str, field: str) -> LoadedModel:
         self._check_restored()
         entry = self._found(name, revision, field)
-        if entry.state in (State.LOADING, State.DRAINING):
+        if entry.state in (State.LOADING, State.WARMING, State.DRAINING):
             raise Unavailable(f"model {entry.name} is {entry.state.value}")
+        if entry.state is State.EVICTED:
+            raise _not_found(f"{field}.name", f"model {entry.name} is not in memory: it {entry.failure} (from {entry.uri})")
         if entry.loaded is None:
             raise FailedPrecondition(f"model {entry.name} could not be loaded again at the start: {entry.failure}")
         return entry.loaded
 
+    def _shown(self, name: str) -> Entry:
+        entry = self._entries.get(name)
+        return entry if entry is not None and entry.loaded is not None else self._loading.get(name) or self._entries[name]
+
     def _found(self, name: str, revision: str, field: str) -> Entry:
         wanted = name or DEFAULT_ALIAS
-        entry = self._entries.get(self._aliases.get(wanted, wanted))
-        if entry is None:
+        found = self._aliases.get(wanted, wanted)
+        if found not in self._entries and found not in self._loading:
             there = ", ".join(sorted(self._entries)) or "none"
             said = f"there is no model {wanted}; loaded are: {there}"
             if wanted == DEFAULT_ALIAS and self._entries:
                 said = f"no model is the default; name one of {there}, or set the alias {DEFAULT_ALIAS}"
             raise _not_found(f"{field}.name", said)
+        entry = self._shown(found)
         if revision and revision != entry.revision:
             raise _not_found(f"{field}.revision", f"model {entry.name} is loaded at revision {entry.revision}, not {revision}")
         return entry
+
+    def _gone(self, loaded: LoadedModel | None) -> None:
+        """Notes that a model has no name any more: its memory comes back with its last lease."""
+        if loaded is not None and self._leases.get(id(loaded)):
+            self._leaving[id(loaded)] = loaded
 
     def _given_back(self, key: int) -> None:
         with self._state:
             self._leases[key] -= 1
             if not self._leases[key]:
                 del self._leases[key]
+                self._leaving.pop(key, None)
             self._state.notify_all()
 
     def _with_aliases(self, entry: Entry) -> Entry:
@@ -253,11 +343,25 @@ class ModelStore:
             raise InvalidArgument(field, f"{name!r} is no name; 1 to 128 letters, digits, '.', '_' and '-' are wanted")
 
     def _write(self) -> None:
-        with self._state:
-            kept = [entry for entry in self._entries.values() if entry.state in (State.READY, State.FAILED)]
-            aliases = dict(self._aliases)
-        models = [RememberedModel(name=entry.name, revision=entry.revision, uri=entry.uri, fingerprint=entry.fingerprint) for entry in kept]
-        write_remembered(self._remembered, models, aliases)
+        with self._writing:
+            with self._state:
+                models = [_kept(entry) for entry in self._entries.values() if entry.state is not State.DRAINING]
+                aliases = dict(self._aliases)
+            write_remembered(self._remembered, models, aliases)
+
+
+def _is_same(there: LoadedModel | None, found: FoundModel, revision: str) -> bool:
+    return there is not None and (there.uri, there.fingerprint) == (found.uri, found.fingerprint) and revision in ("", there.revision)
+
+
+def _kept(entry: Entry) -> RememberedModel:
+    return RememberedModel(
+        name=entry.name,
+        revision=entry.revision,
+        uri=entry.uri,
+        fingerprint=entry.fingerprint,
+        evicted=entry.state is State.EVICTED,
+    )
 
 
 def _not_found(field: str, description: str) -> NotFound:

@@ -94,7 +94,7 @@ def test_a_card_without_quantiles_is_no_reference() -> None:
 def loaded(bag_of_words_folder: Path) -> LoadedModel:
     hashes = Fingerprint(weights_sha256="w", tokenizer_sha256="t", chat_template_sha256="c", fingerprint="f")
     model = load_folder(bag_of_words_folder, LoadOptions())
-    return LoadedModel(name="rm", revision="1", uri="", model=model, fingerprint=hashes, loaded_at=0.0)
+    return LoadedModel(name="rm", revision="1", uri="", model=model, fingerprint=hashes, loaded_at=0.0, memory_bytes=0)
 
 
 @pytest.fixture

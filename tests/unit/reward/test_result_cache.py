@@ -19,7 +19,7 @@ def loaded(tmp_path: Path) -> LoadedModel:
     BagOfWordsModel(vocabulary=("bread",), idf=np.ones(1), weights=np.ones(1), mean=0.0, std=1.0).save(tmp_path)
     hashes = Fingerprint(weights_sha256="w", tokenizer_sha256="t", chat_template_sha256="c", fingerprint="f")
     model = load_folder(tmp_path, LoadOptions())
-    return LoadedModel(name="rm", revision="1", uri="", model=model, fingerprint=hashes, loaded_at=0.0)
+    return LoadedModel(name="rm", revision="1", uri="", model=model, fingerprint=hashes, loaded_at=0.0, memory_bytes=0)
 
 
 def tokens(*ids: int, prompt: int = 1) -> Prepared:
