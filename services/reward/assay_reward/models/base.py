@@ -12,7 +12,6 @@ from assay_data.fingerprints import Fingerprint, fingerprint_folder
 from assay_kit.errors import AssayError
 from assay_reward.inputs import ScoreInput, Truncation
 from assay_reward.models.memory import folder_bytes
-from assay_reward.models.memory import folder_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,20 +158,6 @@ def own_files(folder: Path, options: LoadOptions) -> Fingerprint:
 
 
 def own_weights(folder: Path, options: LoadOptions) -> int:
-    """Bytes that the weights of a model without members will take in memory, told without reading them.
-
-    Raises:
-        InvalidArgument: field `uri`; a file is not what its name says.
-    """
-    return folder_bytes(folder, options.dtype)
-
-
-def no_weights(folder: Path, options: LoadOptions) -> int:
-    """Of a model that computes elsewhere: 0."""
-    return 0
-
-
-def own_weights(folder: Path, options: LoadOptions) -> int:
     """Bytes in memory of a model that has no weights but those in its folder.
 
     Raises:
@@ -199,5 +184,3 @@ class ModelKind:
     """Hashes of all that the scores depend on; a family whose folder holds no weights, or not alone, has its own."""
     weight_bytes: Callable[[Path, LoadOptions], int] = own_weights
     """Bytes that its weights will take in memory, told without reading them; a family made of others sums theirs."""
-    weight_bytes: Callable[[Path, LoadOptions], int] = own_weights
-    """Bytes that its weights will take in memory; a family whose weights are its members' has its own."""
