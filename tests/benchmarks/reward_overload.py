@@ -33,7 +33,7 @@ from support.tiny_models import write_tiny_reward_model
 from assay.reward.v1 import reward_pb2, reward_pb2_grpc
 
 CANDIDATES = 8
-IN_FLIGHT = 16
+IN_FLIGHT = 8
 COMPUTE = "assay_reward_compute_seconds_sum"
 WORDS = ("flour", "water", "salt", "yeast", "bake", "hour", "rise", "oven", "knead", "wait")
 
@@ -58,11 +58,11 @@ class Outcomes:
 
 
 def requests(count: int) -> list[reward_pb2.ScoreGroupRequest]:
-    """Groups of eight different answers of 20 to 80 words to different questions."""
+    """Groups of eight different answers of 10 to 40 words to different questions."""
     draws = np.random.default_rng(0)
     groups = []
     for number in range(count):
-        texts = [" ".join(draws.choice(WORDS, size=draws.integers(20, 80))) for _ in range(CANDIDATES)]
+        texts = [" ".join(draws.choice(WORDS, size=draws.integers(10, 40))) for _ in range(CANDIDATES)]
         groups.append(group(texts, question=f"Question {number}: " + " ".join(draws.choice(WORDS, size=30))))
     return groups
 
@@ -160,7 +160,7 @@ def main() -> int:
     parser.add_argument("--times", type=float, default=10.0, help="calls offered, in multiples of the peak")
     parser.add_argument("--deadline", type=float, default=2.0, help="of each call in the overload, in seconds")
     parser.add_argument("--peak-seconds", type=float, default=8.0, help="length of each measurement of the peak")
-    parser.add_argument("--hidden", type=int, default=256, help="width of the model, which has four layers")
+    parser.add_argument("--hidden", type=int, default=128, help="width of the model, which has four layers")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = write_tiny_reward_model(Path(folder) / "model", hidden_size=options.hidden, layers=4)
