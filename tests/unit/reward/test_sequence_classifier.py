@@ -67,30 +67,19 @@ def model(folder: Path) -> RewardModel:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "bert"])
-@pytest.mark.parametrize("together", [1, 4])
-def test_scores_are_those_of_plain_transformers(tmp_path: Path, family: str, together: int) -> None:
+def test_scores_are_those_of_plain_transformers(tmp_path: Path, family: str) -> None:
     folder = write_tiny_reward_model(tmp_path / family, seed=3, family=family)
-    model = load_folder(folder, LoadOptions(sequences_per_forward=together))
+    model = load_folder(folder, LoadOptions())
     assert scores(model, *ANSWERS) == pytest.approx(plain_scores(folder, *ANSWERS), rel=1e-5, abs=1e-5)
     assert len({round(score, 4) for score in scores(model, *ANSWERS)}) > 3
 
 
-def test_a_score_has_the_same_bits_alone_in_a_group_and_in_any_order(model: RewardModel) -> None:
+def test_a_score_is_the_same_alone_in_a_group_and_in_any_order(model: RewardModel) -> None:
     alone = {text: scores(model, text)[0] for text in ANSWERS}
     shuffled = list(ANSWERS)
     for seed in range(5):
         random.Random(seed).shuffle(shuffled)
-        assert scores(model, *shuffled) == [alone[text] for text in shuffled]
-
-
-def test_padding_together_moves_a_score_by_rounding_only_and_always_the_same_way(folder: Path, model: RewardModel) -> None:
-    padded = load_folder(folder, LoadOptions(sequences_per_forward=8))
-    assert scores(padded, *ANSWERS) == pytest.approx(scores(model, *ANSWERS), rel=1e-5, abs=1e-5)
-    assert scores(padded, *ANSWERS) == scores(padded, *ANSWERS)
-    computed = padded.score(prepared(padded, answers(*ANSWERS)))
-    lengths = [item.tokens for item in prepared(padded, answers(*ANSWERS))]
-    assert computed.computed_tokens == sum(lengths)
-    assert computed.padded_tokens == max(lengths) * len(lengths) - sum(lengths) > 0
+        assert scores(model, *shuffled) == pytest.approx([alone[text] for text in shuffled], rel=1e-5)
 
 
 @pytest.mark.parametrize("pad_token", ["<|pad|>", EOS])
@@ -98,16 +87,15 @@ def test_padding_together_moves_a_score_by_rounding_only_and_always_the_same_way
 def test_padding_side_and_pad_that_is_eos_do_not_move_a_score(tmp_path: Path, pad_token: str, side: str) -> None:
     tokenizer = tiny_tokenizer(pad_token=pad_token, padding_side=side)
     folder = write_tiny_reward_model(tmp_path / "model", tokenizer=tokenizer)
-    for together in (1, 8):
-        model = load_folder(folder, LoadOptions(sequences_per_forward=together))
-        assert scores(model, *ANSWERS) == pytest.approx(plain_scores(folder, *ANSWERS), rel=1e-5, abs=1e-5)
+    model = load_folder(folder, LoadOptions())
+    assert scores(model, *ANSWERS) == pytest.approx(plain_scores(folder, *ANSWERS), rel=1e-5, abs=1e-5)
 
 
 def test_a_model_without_a_padding_id_is_read_at_the_last_token(tmp_path: Path) -> None:
     folder = write_tiny_reward_model(tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
-    model = load_folder(folder, LoadOptions(sequences_per_forward=8))
+    model = load_folder(folder, LoadOptions())
     assert scores(model, *ANSWERS) == pytest.approx(plain_scores(folder, *ANSWERS), rel=1e-5, abs=1e-5)
 
 

@@ -14,6 +14,8 @@ from transformers import AutoConfig, AutoTokenizer
 from assay_kit.errors import InvalidArgument
 from assay_reward.models.base import LoadOptions
 
+# Architectures whose checkpoints bring code, and that need none of it here.
+_KNOWN_HERE = ("Qwen2ForRewardModel",)
 NO_LIMIT = 1_000_000
 """Longest input of a model that names no limit."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
@@ -34,7 +36,7 @@ def read_config(folder: Path) -> Any:
         if "trust_remote_code" in str(error):
             raise _needs_code(file) from error
         raise InvalidArgument("uri", f"{file} is no model configuration that is known here: {line(error)}") from error
-    if getattr(config, "auto_map", None):
+    if getattr(config, "auto_map", None) and architecture_of(config) not in _KNOWN_HERE:
         raise _needs_code(file)
     return config
 

@@ -64,10 +64,10 @@ class RewardHeads:
 
     def score(self, prepared: Sequence[Prepared]) -> Computed:
         """The weighted sum of the heads' raw logits; the logits themselves as members."""
-        logits, padded = self._classifier.logits(prepared)
-        members = tuple(tuple(MemberScore(name=head.name, raw=row[head.index]) for head in self._heads) for row in logits)
-        raw = tuple(sum(head.weight * row[head.index] for head in self._heads) for row in logits)
-        return Computed(raw=raw, computed_tokens=sum(item.tokens for item in prepared), padded_tokens=padded, members=members)
+        found = self._classifier.logits(prepared)
+        members = tuple(tuple(MemberScore(name=head.name, raw=row[head.index]) for head in self._heads) for row in found.rows)
+        raw = tuple(sum(head.weight * row[head.index] for head in self._heads) for row in found.rows)
+        return Computed(raw=raw, computed_tokens=found.computed_tokens, padded_tokens=0, members=members)
 
 
 def _heads(config: Any, declared: dict[str, float]) -> list[Head]:
@@ -89,8 +89,9 @@ def _heads(config: Any, declared: dict[str, float]) -> list[Head]:
 
 def _load(folder: Path, options: LoadOptions) -> RewardHeads:
     declared = read_declaration(folder / MARKER, HeadsDeclaration, EXAMPLE)
-    heads = _heads(classifier_config(folder), declared.heads)
-    return RewardHeads(read_classifier(folder, options), heads)
+    config = classifier_config(folder)
+    heads = _heads(config, declared.heads)
+    return RewardHeads(read_classifier(folder, config, options), heads)
 
 
 def _fingerprint(folder: Path, options: LoadOptions) -> Fingerprint:

@@ -1,27 +1,29 @@
 """Hugging Face sequence classifiers with one label: the head's raw logit is the score.
 
-The position that is read is the one `transformers` itself reads, found from each sequence's own tokens; padding is always to
-the right and masked, so neither the tokenizer's padding side nor the company a sequence is in moves it.
+Decoders whose forward is known here (`packed/families.py`) are computed on packed tokens, with what sequences share computed once; all
+others by the forward of `transformers`, each distinct sequence without padding. The position that is read is the one `transformers`
+itself reads, found from each sequence's own tokens, so neither the tokenizer's padding side nor the company a sequence is in moves it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification
 
 from assay_data.conversations import Message
 from assay_kit.errors import AssayError, InvalidArgument
 from assay_reward.inputs import ScoreInput, Truncation
+from assay_reward.models import qwen2_reward
 from assay_reward.models.base import Computed, LoadOptions, ModelKind, Prepared, Rendered
 from assay_reward.models.chat_inputs import ChatInputs
 from assay_reward.models.chat_text import ChatText
-from assay_reward.models.checkpoints import architecture_of, longest_input, read_config, read_tokenizer, read_weights
+from assay_reward.models.checkpoints import architecture_of, longest_input, read_config, read_tokenizer
+from assay_reward.models.forwards import Forward, Logits
+from assay_reward.models.read_forward import read_forward
 
-_TOKENS_PER_FORWARD = 65_536
 CAUSAL_LM_HINT = (
     "as it stands it has no reward; a DPO-trained one has with the model it was trained from, by a folder with implicit_reward.json: "
     '{"policy": URI, "reference": URI, "beta": 0.1, "length_normalised": false}'
@@ -34,19 +36,15 @@ class SequenceClassifier:
 
     kind = "sequence_classifier"
 
-    def __init__(self, model: Any, tokenizer: Any, options: LoadOptions) -> None:
-        config = model.config.get_text_config()
-        self.architecture = str(model.config.architectures[0])
+    def __init__(self, forward: Forward, config: Any, tokenizer: Any, options: LoadOptions) -> None:
+        """Takes how it is computed, and its configuration."""
+        self.architecture = architecture_of(config)
+        config = config.get_text_config()
         self.dtype = options.dtype
         self.max_input_tokens = longest_input(config, tokenizer, options)
-        self._model = model
-        self._device = options.device
         chat = ChatText(tokenizer, max_tokens=self.max_input_tokens, vocabulary=config.vocab_size)
         self._inputs = ChatInputs(chat, kind=self.kind)
-        pad = config.pad_token_id
-        # Without a padding id of its own, transformers reads the last token, and only of one sequence at a time.
-        self._pad = pad if pad is not None and 0 <= pad < config.vocab_size else None
-        self._together = 1 if self._pad is None else options.sequences_per_forward
+        self._forward = forward
 
     def prepare(self, inputs: Sequence[ScoreInput], truncation: Truncation) -> list[Prepared | AssayError]:
         """Renders, tokenises and cuts; contexts that inputs share are rendered once."""
@@ -57,44 +55,17 @@ class SequenceClassifier:
         return self._inputs.render(conversation, truncation)
 
     def cost(self, prepared: Sequence[Prepared]) -> int:
-        """Sum of the lengths."""
-        return sum(item.tokens for item in prepared)
+        """Tokens of the distinct sequences, and with a packed decoder what they begin with alike once."""
+        return self._forward.cost([item.ids for item in prepared])
 
     def score(self, prepared: Sequence[Prepared]) -> Computed:
         """The first label's logit of each, in the order given."""
-        logits, padded = self.logits(prepared)
-        raw = tuple(row[0] for row in logits)
-        return Computed(raw=raw, computed_tokens=sum(item.tokens for item in prepared), padded_tokens=padded)
+        found = self.logits(prepared)
+        return Computed(raw=tuple(row[0] for row in found.rows), computed_tokens=found.computed_tokens, padded_tokens=0)
 
-    def logits(self, prepared: Sequence[Prepared]) -> tuple[list[list[float]], int]:
-        """All labels' logits of each, and the tokens of padding; forwards of a few sequences each, in the order given."""
-        rows: list[list[float]] = []
-        padded = 0
-        for few in self._forwards(prepared):
-            longest = max(item.tokens for item in few)
-            padded += longest * len(few) - sum(item.tokens for item in few)
-            rows += self._forward(few, longest)
-        return rows, padded
-
-    def _forward(self, few: Sequence[Prepared], longest: int) -> list[list[float]]:
-        fill = self._pad or 0
-        ids = torch.tensor([[*item.ids, *[fill] * (longest - item.tokens)] for item in few], device=self._device)
-        mask = torch.tensor([[1] * item.tokens + [0] * (longest - item.tokens) for item in few], device=self._device)
-        with torch.inference_mode():
-            logits = self._model(input_ids=ids, attention_mask=mask).logits
-        return [[float(value) for value in row] for row in logits.double().tolist()]
-
-    def _forwards(self, prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
-        few: list[Prepared] = []
-        longest = 0
-        for item in prepared:
-            longest = max(longest, item.tokens)
-            if few and (len(few) == self._together or longest * (len(few) + 1) > _TOKENS_PER_FORWARD):
-                yield few
-                few, longest = [], item.tokens
-            few.append(item)
-        if few:
-            yield few
+    def logits(self, prepared: Sequence[Prepared]) -> Logits:
+        """All labels' logits of each, in the order given."""
+        return self._forward.logits([item.ids for item in prepared])
 
 
 def classifier_config(folder: Path) -> Any:
@@ -107,29 +78,35 @@ def classifier_config(folder: Path) -> Any:
     architecture = architecture_of(config)
     if architecture.endswith("ForCausalLM"):
         raise InvalidArgument("uri", f"the architecture is {architecture}, a language model; {CAUSAL_LM_HINT}")
-    if not architecture.endswith("ForSequenceClassification"):
-        raise InvalidArgument("uri", f"the architecture is {architecture}; one that ends with ForSequenceClassification is wanted")
+    if architecture == qwen2_reward.ARCHITECTURE:
+        # Its checkpoints leave the number to their own code, which has one.
+        config.num_labels = 1
+    elif not architecture.endswith("ForSequenceClassification"):
+        raise InvalidArgument(
+            "uri",
+            f"the architecture is {architecture}; one that ends with ForSequenceClassification is wanted, or {qwen2_reward.ARCHITECTURE}",
+        )
     return config
 
 
-def read_classifier(folder: Path, options: LoadOptions) -> SequenceClassifier:
+def read_classifier(folder: Path, config: Any, options: LoadOptions) -> SequenceClassifier:
     """The classifier in a folder whose configuration has been checked, warmed up.
 
     Raises:
         InvalidArgument: field `uri`; weights or tokenizer are not whole.
     """
     tokenizer = read_tokenizer(folder)
-    model = read_weights(AutoModelForSequenceClassification, folder, architecture_of(read_config(folder)), options)
-    loaded = SequenceClassifier(model, tokenizer, options)
+    loaded = SequenceClassifier(read_forward(folder, config, options), config, tokenizer, options)
     _warm_up(loaded, tokenizer)
     return loaded
 
 
 def _load(folder: Path, options: LoadOptions) -> SequenceClassifier:
-    labels = classifier_config(folder).num_labels
+    config = classifier_config(folder)
+    labels = config.num_labels
     if labels != 1:
         raise InvalidArgument("uri", f"the classifier has {labels} labels; a reward model has num_labels 1, or beside it {HEADS_HINT}")
-    return read_classifier(folder, options)
+    return read_classifier(folder, config, options)
 
 
 def _warm_up(model: SequenceClassifier, tokenizer: Any) -> None:
