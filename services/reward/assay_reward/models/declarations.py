@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assay_kit.errors import InvalidArgument
 
@@ -19,6 +20,8 @@ class Declaration(BaseModel):
 
 
 D = TypeVar("D", bound=Declaration)
+ApiKeyVariable: TypeAlias = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*_API_KEY$")]
+"""Environment variable of the service that holds a key; not just any, or who may load models could send out others."""
 
 
 def read_declaration(file: Path, kind: type[D], example: str) -> D:
@@ -37,6 +40,22 @@ def read_declaration(file: Path, kind: type[D], example: str) -> D:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(str(part) for part in one['loc']) or 'the file'}: {one['msg']}" for one in error.errors()[:5])
         raise InvalidArgument("uri", f"{file} is wrong ({wrong}); right would be, for example, {example}") from error
+
+
+def read_api_key(variable: str | None, file: Path) -> str:
+    """The key that a declaration names; empty where it names none.
+
+    Args:
+        variable: as declared.
+        file: the declaration, for messages.
+
+    Raises:
+        InvalidArgument: field `uri`; the service's environment has no such variable.
+    """
+    key = os.environ.get(variable, "") if variable is not None else ""
+    if variable is not None and not key:
+        raise InvalidArgument("uri", f"{file} names {variable} in api_key_env, and the service's environment has no such variable")
+    return key
 
 
 def digest_of(value: Any) -> str:

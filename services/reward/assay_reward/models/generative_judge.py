@@ -6,12 +6,10 @@ place; an answer's score is the share of comparisons it wins, ties counted half.
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import grpc
@@ -23,15 +21,15 @@ from assay_kit.errors import AssayError, FailedPrecondition, InvalidArgument
 from assay_reward import metrics
 from assay_reward.inputs import ScoreInput, TextAnswer, Truncation
 from assay_reward.models import judge_texts
+from assay_reward.models.asking import ask_all
 from assay_reward.models.base import Computed, LoadOptions, MemberScore, ModelKind, Prepared, Rendered, no_weights
-from assay_reward.models.declarations import Declaration, digest_of, read_declaration
+from assay_reward.models.declarations import ApiKeyVariable, Declaration, digest_of, read_api_key, read_declaration
 from assay_reward.models.judge_endpoint import JudgeEndpoint, JudgeSession, QuestionRefused
 
 MARKER = "generative_judge.json"
 EXAMPLE = '{"base_url": "http://host:8000/v1", "model": "org/judge", "mode": "pairwise", "temperature": 0, "max_tokens": 512}'
 MAX_COMPARED = 32
 """Most different answers to one conversation: the comparisons grow with their square."""
-T = TypeVar("T")
 
 
 class JudgeDeclaration(Declaration):
@@ -42,7 +40,7 @@ class JudgeDeclaration(Declaration):
     model: Annotated[str, Field(min_length=1)]
     """As the endpoint names it."""
     mode: Literal["pairwise", "pointwise"]
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*_API_KEY$")] | None = None
+    api_key_env: ApiKeyVariable | None = None
     """Environment variable of the service that holds the key."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     max_tokens: Annotated[int, Field(ge=1)] = 512
@@ -129,7 +127,7 @@ class PairwiseJudge(_Judge):
             if first != second and one.context == other.context
         ]
         async with self._endpoint.open() as session:
-            outcomes = await _all([self._verdict(session, answers[first], answers[second]) for first, second in pairs])
+            outcomes = await ask_all([self._verdict(session, answers[first], answers[second]) for first, second in pairs])
         verdicts = dict(zip(pairs, outcomes, strict=True))
         results = [self._result(index, verdicts) for index in range(len(answers))]
         self._count(verdicts)
@@ -208,7 +206,7 @@ class PointwiseJudge(_Judge):
     async def ask(self, prepared: Sequence[Prepared]) -> Computed:
         """The rating of each, 1..10: its expectation where the endpoint gives log-probabilities, else the number it says."""
         async with self._endpoint.open() as session:
-            outcomes = await _all([self._rating(session, item) for item in prepared if isinstance(item, Judged)])
+            outcomes = await ask_all([self._rating(session, item) for item in prepared if isinstance(item, Judged)])
         return Computed(
             raw=tuple(float("nan") if isinstance(outcome, AssayError) else outcome for outcome in outcomes),
             computed_tokens=0,
@@ -246,32 +244,13 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-async def _all(asking: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """What all give; where one fails or the caller goes, none goes on."""
-    tasks = [asyncio.ensure_future(one) for one in asking]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
-
-
 def _load(folder: Path, options: LoadOptions) -> PairwiseJudge | PointwiseJudge:
     """The judge that is declared. The endpoint is not asked: it may come and go, and a model that is loaded stays."""
     declared = read_declaration(folder / MARKER, JudgeDeclaration, EXAMPLE)
-    api_key = ""
-    if declared.api_key_env is not None:
-        api_key = os.environ.get(declared.api_key_env, "")
-        if not api_key:
-            raise InvalidArgument(
-                "uri", f"{folder / MARKER} names {declared.api_key_env} in api_key_env, and the service's environment has no such variable"
-            )
     endpoint = JudgeEndpoint(
         base_url=declared.base_url,
         model=declared.model,
-        api_key=api_key,
+        api_key=read_api_key(declared.api_key_env, folder / MARKER),
         temperature=declared.temperature,
         max_tokens=declared.max_tokens,
         concurrency=options.judge_concurrency,
