@@ -10,7 +10,6 @@ that change one name wait for each other.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 import threading
@@ -19,12 +18,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from assay_kit.errors import AssayError, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from assay_kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from assay_reward.loaded import Entry, Lease, LoadedModel, State, ready
-from assay_reward.memory_budget import MemoryBudget, Resident
+from assay_reward.memory_budget import MemoryBudget
 from assay_reward.models import LoadOptions, expected_bytes
 from assay_reward.reading import FoundModel, find_model, read_model
 from assay_reward.remembered import RememberedModel, read_remembered, write_remembered
+from assay_reward.residents import Residents
+from assay_reward.restoring import restored_entries
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +62,7 @@ class ModelStore:
         self._changing: set[str] = set()
         """Names that are being loaded or unloaded."""
         self._aliases: dict[str, str] = {}
-        self._leases: dict[int, int] = {}
-        self._leaving: dict[int, LoadedModel] = {}
-        """Those that have no name any more, and calls in flight."""
-        self._uses = itertools.count(1)
-        self._last_use: dict[str, int] = {}
+        self._residents = Residents()
         self._restored = False
 
     def restore(self) -> None:
@@ -75,13 +72,10 @@ class ModelStore:
             DataError: the file is there and is not what this service writes.
         """
         models, aliases = read_remembered(self._remembered)
-        wanted = set(aliases.values())
         with self._reading:
-            entries: dict[str, Entry] = {}
-            for kept in sorted(models, key=lambda kept: kept.name not in wanted):
-                entries[kept.name] = self._restored_entry(kept, [entry.loaded for entry in entries.values() if entry.loaded])
+            entries = restored_entries(models, set(aliases.values()), self._cache, self._options, self._budget)
             with self._state:
-                self._entries, self._aliases = {kept.name: entries[kept.name] for kept in models}, aliases
+                self._entries, self._aliases = {entry.name: entry for entry in entries}, aliases
                 self._restored = True
 
     def lease(self, name: str, revision: str, field: str = "model") -> Lease:
@@ -94,9 +88,8 @@ class ModelStore:
         """
         with self._state:
             loaded = self._resolved(name, revision, field)
-            key = id(loaded)
-            self._leases[key] = self._leases.get(key, 0) + 1
-            self._last_use[loaded.name] = next(self._uses)
+            self._residents.leased(loaded)
+        key = id(loaded)
         return Lease(loaded, lambda: self._given_back(key))
 
     def entries(self) -> list[Entry]:
@@ -162,10 +155,9 @@ class ModelStore:
                 self._aliases = {alias: target for alias, target in self._aliases.items() if target != entry.name}
             self._write()
             with self._state:
-                self._state.wait_for(lambda: not self._leases.get(id(entry.loaded)), timeout=drain_seconds)
+                self._state.wait_for(lambda: not self._residents.are_using(entry.loaded), timeout=drain_seconds)
                 del self._entries[entry.name]
-                self._gone(entry.loaded)
-                self._last_use.pop(entry.name, None)
+                self._residents.has_no_name(entry.loaded)
             logger.info("model %s %s is unloaded", entry.name, entry.revision)
 
     def set_alias(self, alias: str, name: str, revision: str) -> tuple[Entry | None, Entry]:
@@ -224,9 +216,9 @@ class ModelStore:
             with self._state:
                 before = self._entries.get(name)
                 self._entries[name] = ready(loaded)
-                self._last_use[name] = next(self._uses)
+                self._residents.used(name)
                 self._aliases.setdefault(DEFAULT_ALIAS, name)
-                self._gone(before.loaded if before is not None else None)
+                self._residents.has_no_name(before.loaded if before is not None else None)
         self._write()
         logger.info("model %s %s is loaded from %s, %d bytes", name, loaded.revision, loaded.uri, loaded.memory_bytes)
 
@@ -237,56 +229,14 @@ class ModelStore:
             OverBudget: that is not enough; nothing was evicted.
         """
         with self._state:
-            leaving = self._budget.leaving(name, needed_bytes, self._residents(name))
+            there = self._residents.all(self._entries.values(), aliases=self._aliases, changing=self._changing, coming=name)
+            leaving = self._budget.leaving(name, needed_bytes, there)
             for one in leaving:
                 failure = f"left memory to make room for {name}; load it again to use it"
                 self._entries[one.name] = replace(self._entries[one.name], state=State.EVICTED, loaded=None, failure=failure)
         if leaving:
             self._write()
             logger.warning("evicted to make room for model %s: %s", name, ", ".join(one.name for one in leaving))
-
-    def _residents(self, coming: str) -> list[Resident]:
-        there = [entry.loaded for entry in self._entries.values() if entry.loaded is not None]
-        return [self._resident(loaded, coming) for loaded in (*there, *self._leaving.values())]
-
-    def _resident(self, loaded: LoadedModel, coming: str) -> Resident:
-        aliases = sorted(alias for alias, target in self._aliases.items() if target == loaded.name)
-        stays = f"alias {', '.join(aliases)}" if aliases else ""
-        if self._leases.get(id(loaded)):
-            stays = "calls in flight"
-        elif loaded.name == coming:
-            stays = "until its new content scores"
-        elif loaded.name in self._changing:
-            stays = "about to change"
-        return Resident(
-            name=loaded.name,
-            revision=loaded.revision,
-            memory_bytes=loaded.memory_bytes,
-            last_use=self._last_use.get(loaded.name, 0),
-            stays=stays,
-        )
-
-    def _restored_entry(self, kept: RememberedModel, residents: list[LoadedModel]) -> Entry:
-        entry = Entry(name=kept.name, revision=kept.revision, uri=kept.uri, state=State.EVICTED, fingerprint=kept.fingerprint)
-        if kept.evicted:
-            return replace(entry, failure="left memory before the last start to make room; load it again to use it")
-        try:
-            found = find_model(kept.uri, self._cache, self._options)
-            content = found.fingerprint.fingerprint
-            if content != kept.fingerprint:
-                raise FailedPrecondition(
-                    f"{kept.uri} holds {content[:12]} now, where {kept.fingerprint[:12]} was loaded; load it again to use it"
-                )
-            there = [self._resident(loaded, kept.name) for loaded in residents]
-            budget = replace(self._budget, evict=False)
-            if budget.max_bytes:
-                budget.leaving(kept.name, expected_bytes(found.folder, self._options), there)
-            loaded = read_model(found, kept.name, kept.revision, self._options, warming=lambda: None)
-            budget.leaving(kept.name, loaded.memory_bytes, there)
-            return ready(loaded)
-        except AssayError as error:
-            logger.error("model %s is not loaded again: %s", kept.name, error.message)
-            return replace(entry, state=State.FAILED, failure=error.message)
 
     def _resolved(self, name: str, revision: str, field: str) -> LoadedModel:
         self._check_restored()
@@ -317,17 +267,9 @@ class ModelStore:
             raise _not_found(f"{field}.revision", f"model {entry.name} is loaded at revision {entry.revision}, not {revision}")
         return entry
 
-    def _gone(self, loaded: LoadedModel | None) -> None:
-        """Notes that a model has no name any more: its memory comes back with its last lease."""
-        if loaded is not None and self._leases.get(id(loaded)):
-            self._leaving[id(loaded)] = loaded
-
     def _given_back(self, key: int) -> None:
         with self._state:
-            self._leases[key] -= 1
-            if not self._leases[key]:
-                del self._leases[key]
-                self._leaving.pop(key, None)
+            self._residents.given_back(key)
             self._state.notify_all()
 
     def _with_aliases(self, entry: Entry) -> Entry:

@@ -9,7 +9,9 @@ import json
 import math
 import sys
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,12 @@ def held_bytes(model: object) -> int:
             left += [*one.keys(), *one.values()]
         elif isinstance(one, list | tuple | set | frozenset):
             left += one
+        elif isinstance(one, partial):
+            left += [one.func, *one.args, *one.keywords.values()]
+        elif isinstance(one, MethodType):
+            left.append(one.__self__)
+        elif isinstance(one, FunctionType):
+            left += [cell.cell_contents for cell in one.__closure__ or ()]
         elif type(one).__module__.startswith("assay_"):
             left += _attributes(one)
     return sum(sizes.values())
