@@ -8,6 +8,7 @@ import torch
 from prometheus_client import REGISTRY
 from transformers.utils import logging as transformers_logging
 
+from assay.inference.v2 import open_inference_pb2_grpc
 from assay.reward.v1 import reward_pb2_grpc
 from assay_kit.kafka import KafkaConnection, TopicFollower
 from assay_kit.server import App, Door, Worker
@@ -15,12 +16,14 @@ from assay_kit.topics import QUALITY_CARDS
 from assay_reward.admin_servicer import ModelAdminServicer
 from assay_reward.admission import Limits
 from assay_reward.cards import QualityCards
+from assay_reward.doors.http_routes import http_door
+from assay_reward.doors.open_inference import SERVICE_NAME, OpenInferenceServicer
 from assay_reward.drift import DriftMonitor
 from assay_reward.exposition import RewardCollector
+from assay_reward.memory_budget import MemoryBudget
 from assay_reward.models import LoadOptions
 from assay_reward.remote import RemoteWork
 from assay_reward.result_cache import ResultCache
-from assay_reward.memory_budget import MemoryBudget
 from assay_reward.scheduler import Scheduler
 from assay_reward.scoring import Scoring
 from assay_reward.servicer import RewardServicer
@@ -83,6 +86,9 @@ def reward_app(settings: RewardSettings) -> App:
     workers: list[Worker] = [ShadowWorker(shadows=shadows, scoring=scoring)]
     if connection:
         workers.append(score_worker(connection, scoring, drain_seconds=settings.drain_seconds))
+    http = http_door(settings, scoring)
+    if http is not None:
+        workers.append(http)
 
     def startup() -> None:
         REGISTRY.register(collector)
@@ -124,9 +130,15 @@ def reward_app(settings: RewardSettings) -> App:
                 servicer=ModelAdminServicer(store=store, cards=cards, shadows=shadows, max_candidates=scoring.max_candidates),
                 service_name="assay.reward.v1.ModelAdminService",
             ),
+            Door(
+                add=open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
+                servicer=OpenInferenceServicer(scoring=scoring, store=store, cards=cards),
+                service_name=SERVICE_NAME,
+            ),
         ],
         workers=workers,
         startup=startup,
+        draining=http.drain if http is not None else None,
         shutdown=shutdown,
     )
 

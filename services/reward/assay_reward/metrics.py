@@ -23,6 +23,8 @@ TOKENS = Counter(
 )
 CACHE_LOOKUPS = Counter("assay_reward_cache_lookups", "Inputs looked up in the result cache.", ["model", "outcome"], registry=None)
 OF_MODELS = (CANDIDATES, SCORE, TRUNCATED, TOKENS, CACHE_LOOKUPS)
+HTTP_REQUESTS = Counter("assay_reward_http_requests", "HTTP requests answered.", ["path", "status"])
+HTTP_SECONDS = Histogram("assay_reward_http_seconds", "Time of an HTTP request.", ["path"], buckets=_SECONDS)
 QUEUE_SECONDS = Histogram("assay_reward_queue_seconds", "Time of a unit of work in the queue.", buckets=_SECONDS)
 COMPUTE_SECONDS = Histogram("assay_reward_compute_seconds", "Time of a batch on the device.", buckets=_SECONDS)
 BATCH_TOKENS = Histogram("assay_reward_batch_tokens", "Tokens of a batch, by what its units cost.", buckets=[2**n for n in range(4, 21)])

@@ -42,6 +42,12 @@ class RewardSettings(ServiceSettings):
     """Newest scores of each model that are held against its quality card; about 100 bytes each."""
     reward_cache_mib: int = Field(default=0, ge=0)
     """Room for scores computed before, in MiB; 0 keeps none. About 3,000 scores fit into one."""
+    reward_http_host: str = "127.0.0.1"
+    """Address the HTTP door listens on."""
+    reward_http_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the HTTP door; 0 takes a free one, and without a port there is no such door."""
+    reward_http_timeout_seconds: float = Field(default=180.0, gt=0)
+    """Longest time of an HTTP request; a caller may ask for less."""
     reward_judge_concurrency: int = Field(default=16, ge=1, le=1024)
     """Most requests in flight to one generative judge."""
     reward_judge_timeout_seconds: float = Field(default=60.0, gt=0)

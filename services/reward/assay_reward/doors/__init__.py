@@ -1,0 +1,1 @@
+"""Further doors to the same scores, for clients of other systems."""
