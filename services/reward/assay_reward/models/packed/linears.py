@@ -53,8 +53,7 @@ def faster(samples: Sequence[Weights]) -> Callable[[Weights], Linear]:
         `plain` or `prepacked`.
     """
     first = samples[0].weight
-    known = first.device.type == "cpu" and first.dtype in (torch.float32, torch.bfloat16)
-    if not known or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not _packs(first):
         return plain
     spent = {plain: 0.0, prepacked: 0.0}
     for weights in samples:
@@ -69,3 +68,12 @@ def faster(samples: Sequence[Weights]) -> Callable[[Weights], Linear]:
         for make, seconds in best.items():
             spent[make] += seconds
     return prepacked if spent[prepacked] < _WORTH * spent[plain] else plain
+
+
+def _packs(weight: torch.Tensor) -> bool:
+    """Whether oneDNN has a layout for weights of this type on this processor."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
