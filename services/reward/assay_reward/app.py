@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 CARDS_SECONDS = 10.0
 """Longest wait at the start for the quality cards there are; without a broker the service starts without them."""
-_SEQUENCES_ON_GPU = 32
 _BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384}
 """By device. A CPU is busy with some hundred tokens, and a larger batch only makes who is more urgent wait; a GPU needs some thousands."""
 
@@ -152,7 +151,6 @@ def load_options(settings: RewardSettings) -> LoadOptions:
         device=device,
         dtype=settings.reward_dtype,
         max_input_tokens=settings.reward_max_input_tokens,
-        sequences_per_forward=settings.reward_sequences_per_forward or (1 if device == "cpu" else _SEQUENCES_ON_GPU),
         cache=settings.data_dir / "fetched-models",
         judge_concurrency=settings.reward_judge_concurrency,
         judge_timeout_seconds=settings.reward_judge_timeout_seconds,

@@ -30,8 +30,6 @@ class RewardSettings(ServiceSettings):
     """Device of sequence classifiers; auto takes a GPU where there is one."""
     reward_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights on the device."""
-    reward_sequences_per_forward: int = Field(default=0, ge=0, le=64)
-    """Sequences padded together in one forward; 0: one on a CPU, where a score then has the same bits in any company, and 32 on a GPU."""
     reward_memory_mib: int = Field(default=0, ge=0)
     """Memory that all models may take together, in MiB; 0 sets no limit. Loading one that does not fit is RESOURCE_EXHAUSTED."""
     reward_evict: bool = False
