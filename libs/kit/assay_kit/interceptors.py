@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 from opentelemetry import propagate, trace
 from prometheus_client import Counter, Histogram
 
-from assay_kit.errors import AssayError, status_of
+from assay_kit.errors import AssayError, InvalidArgument, status_of
 from assay_kit.tracing import tracer
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             make, behaviour = grpc.stream_unary_rpc_method_handler, around.unary(handler.stream_unary)
         else:
             make, behaviour = grpc.unary_unary_rpc_method_handler, around.unary(handler.unary_unary)
-        return make(behaviour, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)
+        read = _undecodable_streamed if handler.request_streaming else _undecodable_kept
+        deserializer = handler.request_deserializer and read(handler.request_deserializer)
+        return make(behaviour, request_deserializer=deserializer, response_serializer=handler.response_serializer)
 
 
 class _Around:
@@ -63,7 +66,7 @@ class _Around:
             with tracer.start_as_current_span(self._name, context=self._parent, kind=trace.SpanKind.SERVER):
                 started = self._started()
                 try:
-                    response = await behaviour(request, context)
+                    response = await behaviour(_decoded(request), context)
                 except BaseException as error:
                     await self._failed(error, context, started)
                     raise
@@ -76,7 +79,7 @@ class _Around:
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             started = self._started()
             try:
-                async for response in behaviour(request, context):
+                async for response in behaviour(_decoded(request), context):
                     yield response
             except GeneratorExit:
                 self._handled(grpc.StatusCode.CANCELLED, started)
@@ -113,3 +116,44 @@ class _Around:
         self._handled(grpc.StatusCode.INTERNAL, started)
         logger.error("%s failed", self._method, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"{self._method} failed inside the service; its log has the details")
+
+
+class _Undecodable:
+    """Stands for a request whose bytes are no message of its type: gRPC itself would answer UNKNOWN, and count nothing."""
+
+    def __init__(self, error: InvalidArgument) -> None:
+        self.error = error
+
+
+def _undecodable_kept(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """A reader of the one request of a call, which is not yet inside the handler when it is read."""
+
+    def kept(content: bytes) -> Any:
+        try:
+            return read(content)
+        except DecodeError as error:
+            return _Undecodable(_not_a_message(error))
+
+    return kept
+
+
+def _undecodable_streamed(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """A reader of a stream's requests, which are read where the handler asks for them."""
+
+    def streamed(content: bytes) -> Any:
+        try:
+            return read(content)
+        except DecodeError as error:
+            raise _not_a_message(error) from error
+
+    return streamed
+
+
+def _decoded(request: Any) -> Any:
+    if isinstance(request, _Undecodable):
+        raise request.error
+    return request
+
+
+def _not_a_message(error: DecodeError) -> InvalidArgument:
+    return InvalidArgument("request", f"{error}; protobuf of that type is wanted, with text in UTF-8")
