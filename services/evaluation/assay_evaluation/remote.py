@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, TypeVar
 
 import grpc
 
 from assay.jobs.v1 import jobs_pb2, jobs_pb2_grpc
-from assay_client.calls import Caller, Patience
-from assay_client.cleaning import CleaningClient
+from assay_client.client import AssayClient
 from assay_client.endpoints import Endpoints
 from assay_client.errors import AssayClientError, JobFailed
 from assay_client.messages import plain
-from assay_client.policy import PolicyClient
-from assay_client.reward import RewardClient
-from assay_client.training import TrainingClient
 from assay_kit.settings import ServiceSettings
 
 T = TypeVar("T")
@@ -32,8 +27,8 @@ Pause = Callable[[float], None]
 """Waits for so many seconds; raises where the work was cancelled."""
 
 
-class Remote:
-    """The four other services. Safe to share between threads; connects with the first call."""
+class Remote(AssayClient):
+    """The four other services, which this one waits for longer than a client does."""
 
     def __init__(self, settings: ServiceSettings, *, patience_seconds: float) -> None:
         """Connects to nothing yet.
@@ -42,34 +37,14 @@ class Remote:
             settings: Where the services are.
             patience_seconds: Longest time that a service which is away is waited for.
         """
-        self._endpoints = Endpoints(
+        endpoints = Endpoints(
             cleaning=settings.cleaning_target,
             reward=settings.reward_target,
             policy=settings.policy_target,
             training=settings.training_target,
         )
+        super().__init__(endpoints)
         self._patience_seconds = patience_seconds
-        self._callers: dict[str, Caller] = {}
-
-    @cached_property
-    def cleaning(self) -> CleaningClient:
-        """The cleaning service."""
-        return CleaningClient(self._caller("cleaning"))
-
-    @cached_property
-    def reward(self) -> RewardClient:
-        """The reward service."""
-        return RewardClient(self._caller("reward"))
-
-    @cached_property
-    def policy(self) -> PolicyClient:
-        """The policy service."""
-        return PolicyClient(self._caller("policy"))
-
-    @cached_property
-    def training(self) -> TrainingClient:
-        """The training service."""
-        return TrainingClient(self._caller("training"))
 
     def patiently(self, call: Callable[[], T], *, pause: Pause) -> T:
         """Calls until the service answers, for as long as the patience lasts.
@@ -140,18 +115,6 @@ class Remote:
         except AssayClientError as error:
             if error.code not in (*_PASSING, grpc.StatusCode.NOT_FOUND):
                 raise
-
-    def close(self) -> None:
-        """Closes the connections."""
-        for caller in self._callers.values():
-            caller.close()
-
-    def _caller(self, service: str) -> Caller:
-        if service not in self._callers:
-            made = Caller(service, self._endpoints.target(service), patience=Patience())
-            if self._callers.setdefault(service, made) is not made:
-                made.close()
-        return self._callers[service]
 
 
 class _Waits:
