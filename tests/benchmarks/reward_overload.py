@@ -35,6 +35,7 @@ from assay.reward.v1 import reward_pb2, reward_pb2_grpc
 CANDIDATES = 8
 IN_FLIGHT = 8
 COMPUTE = "assay_reward_compute_seconds_sum"
+SEQUENCES = "assay_reward_batch_sequences_sum"
 WORDS = ("flour", "water", "salt", "yeast", "bake", "hour", "rise", "oven", "knead", "wait")
 
 
@@ -128,10 +129,11 @@ async def measured(target: str, endpoint: dict[str, Any], options: argparse.Name
         before = resident_mib(pid)
         samples: list[float] = []
         sampling = asyncio.ensure_future(sampled(pid, samples))
-        busy = metric(endpoint, COMPUTE)
+        busy, sequences = metric(endpoint, COMPUTE), metric(endpoint, SEQUENCES)
         outcomes = await opened(stub, load, rate=options.times * peaks[0], seconds=options.seconds, deadline=options.deadline)
         sampling.cancel()
-        busy = (await asyncio.to_thread(metric, endpoint, COMPUTE) - busy) / options.seconds
+        busy = (metric(endpoint, COMPUTE) - busy) / options.seconds
+        computed = (metric(endpoint, SEQUENCES) - sequences) / CANDIDATES / options.seconds
         peaks.append(await closed(stub, load, options.peak_seconds))
     peak = sum(peaks) / len(peaks)  # before and after: other work on the machine moves it
     answered = len(outcomes.seconds.get("OK", ())) / options.seconds
@@ -142,6 +144,7 @@ async def measured(target: str, endpoint: dict[str, Any], options: argparse.Name
         "offered_groups_per_second": round(calls.total() / options.seconds, 1),
         "answered_groups_per_second": round(answered, 2),
         "goodput_ratio": round(answered / peak, 3),
+        "computed_groups_per_second": round(computed, 2),
         "device_busy_ratio": round(busy, 3),
         "outcomes": dict(calls),
         "answer_p50_ms": round(outcomes.percentile("OK", 50), 1),

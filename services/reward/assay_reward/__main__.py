@@ -16,6 +16,9 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
     os.environ.setdefault("RAYON_NUM_THREADS", str(settings.threads))
+    # The device thread keeps the interpreter for this long when others want it, and each call takes it several times: at the 5 ms
+    # that are usual, a busy device would let no more than some fifty calls a second be refused.
+    sys.setswitchinterval(0.0005)
     from assay_kit.server import run
     from assay_reward.app import reward_app
 
