@@ -7,7 +7,7 @@ from pathlib import Path
 from assay_data.errors import DataError
 from assay_data.fingerprints import Fingerprint
 from assay_kit.errors import InvalidArgument
-from assay_reward.models import bag_of_words, ensemble, generative_judge, implicit_reward, reward_heads, sequence_classifier
+from assay_reward.models import bag_of_words, ensemble, generative_judge, implicit_reward, reward_heads, sequence_classifier, vllm_server
 from assay_reward.models.base import AnyModel, LoadOptions, ModelKind, RemoteModel, RewardModel
 
 
@@ -62,6 +62,7 @@ KINDS: tuple[ModelKind, ...] = (
     generative_judge.KIND,
     ensemble.kind(load_folder, fingerprint_model, expected_bytes),
     implicit_reward.KIND,
+    vllm_server.KIND,
     reward_heads.KIND,
     sequence_classifier.KIND,
 )

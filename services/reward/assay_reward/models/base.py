@@ -123,6 +123,15 @@ class RemoteModel(ModelInMemory, Protocol):
         """
 
 
+@runtime_checkable
+class HasEngine(Protocol):
+    """A model that is not computed by this service's own engine."""
+
+    @property
+    def engine_version(self) -> str:
+        """What computes it, with its version."""
+
+
 AnyModel: TypeAlias = RewardModel | RemoteModel
 
 
@@ -136,8 +145,6 @@ class LoadOptions:
     """Type of the weights."""
     max_input_tokens: int = 0
     """Limit below the model's own; 0 for none."""
-    sequences_per_forward: int = 1
-    """Sequences padded together; with 1 a score has the same bits in any company."""
     cache: Path = Path(".assay/fetched-models")
     """Folder for members fetched from other stores."""
     inside: tuple[Path, ...] = ()
