@@ -21,8 +21,9 @@ USER, ASSISTANT = common_pb2.ROLE_USER, common_pb2.ROLE_ASSISTANT
 class RewardClient:
     """Both services over one channel."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, target: str = "") -> None:
         self.channel = channel
+        self.target = target
         self.reward = reward_pb2_grpc.RewardServiceStub(channel)
         self.admin = reward_pb2_grpc.ModelAdminServiceStub(channel)
 
@@ -35,7 +36,7 @@ class RewardClient:
 async def reward_service(data_dir: Path, **settings: Any) -> AsyncIterator[RewardClient]:
     app = reward_app(RewardSettings(data_dir=data_dir, **settings))
     async with running(app) as target, grpc.aio.insecure_channel(target) as channel:
-        yield RewardClient(channel)
+        yield RewardClient(channel, target)
 
 
 def conversation(*turns: tuple[int, str]) -> common_pb2.Conversation:

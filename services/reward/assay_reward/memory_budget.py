@@ -75,11 +75,15 @@ class MemoryBudget:
         there = ", ".join(
             f"{one.name} {one.revision} {mib(one.memory_bytes)}" + (f" ({one.stays})" if one.stays else "") for one in largest
         )
-        allow = "" if self.evict else ", or allow the least recently used without an alias to leave (ASSAY_REWARD_EVICT=true)"
+        help = f"unload a model such as {largest[0].name}, " + (
+            "or raise the budget"
+            if self.evict
+            else "raise the budget, or let the least recently used without an alias leave (ASSAY_REWARD_EVICT=true)"
+        )
         eviction = "what may leave is not enough: a model with an alias or with calls in flight stays; " if self.evict else ""
         return (
             f"model {name} takes {mib(needed_bytes)}, and {mib(max(self.max_bytes - taken, 0))} of {budget} are free; "
-            f"{eviction}unload a model such as {largest[0].name}, raise the budget{allow}; in memory are: {there}"
+            f"{eviction}{help}; in memory are: {there}"
         )
 
 

@@ -1,5 +1,8 @@
 import json
 import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,9 @@ from assay_data.bag_of_words import BagOfWordsModel
 from assay_data.errors import DataError
 from assay_kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from assay_reward.loaded import State
-from assay_reward.models import LoadOptions
+from assay_reward.models import AnyModel, LoadOptions, load_folder
+from assay_reward.models.bag_of_words import BagOfWords
+from assay_reward.models.base import Computed, Prepared
 from assay_reward.store import ModelStore
 
 
@@ -196,3 +201,108 @@ def test_an_alias_is_no_model_and_a_model_no_alias(store: ModelStore, tmp_path: 
         store.set_alias("gold", "gold", "")
     with pytest.raises(NotFound, match="no model nobody"):
         store.set_alias("judge", "nobody", "")
+
+
+class Gate:
+    """Lets models be read only when it is open, and tells when somebody stands before it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, only: str) -> None:
+        self.reached, self._open = threading.Event(), threading.Event()
+        self.reads: list[str] = []
+
+        def load(folder: Path, options: LoadOptions) -> AnyModel:
+            self.reads.append(folder.name)
+            if folder.name == only:
+                self.reached.set()
+                assert self._open.wait(30)
+            return load_folder(folder, options)
+
+        monkeypatch.setattr("assay_reward.reading.load_folder", load)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def test_a_slow_load_holds_up_no_other_name(store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.load("one", bag(tmp_path / "one", 1.0))
+    store.load("two", bag(tmp_path / "two", 2.0))
+    gate = Gate(monkeypatch, "slow")
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(store.load, "slow", bag(tmp_path / "slow", 3.0))
+        assert gate.reached.wait(10)
+        assert {entry.name: entry.state for entry in store.entries()}["slow"] is State.LOADING
+        with pytest.raises(Unavailable, match="slow is loading"):
+            store.lease("slow", "")
+        with pytest.raises(InvalidArgument, match="name of a model"):
+            store.set_alias("slow", "one", "")
+        store.set_alias("default", "two", "")
+        store.unload("one", "", drain_seconds=0)
+        assert store.lease("", "").loaded.name == "two"
+        again = new_store(tmp_path)
+        again.restore()
+        assert [entry.name for entry in again.entries()] == ["two"]
+        assert not slow.done()
+        gate.open()
+        assert slow.result(10).state is State.READY
+
+
+def test_a_second_load_of_a_name_waits_and_finds_it_done(store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = bag(tmp_path / "gold")
+    gate = Gate(monkeypatch, "gold")
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(store.load, "gold", uri)
+        assert gate.reached.wait(10)
+        second = threads.submit(store.load, "gold", uri)
+        unloading = threads.submit(store.unload, "gold", "", drain_seconds=0)
+        with pytest.raises(TimeoutError):
+            second.result(0.2)
+        assert not unloading.done()
+        gate.open()
+        assert first.result(10).fingerprint == second.result(10).fingerprint
+        unloading.result(10)
+    assert gate.reads in (["gold"], ["gold", "gold"])  # twice where the unloading came between
+
+
+def test_a_failed_load_of_a_name_lets_the_next_in(store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "bag_of_words.json").write_text("{}")
+    gate = Gate(monkeypatch, "broken")
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(store.load, "gold", str(tmp_path / "broken"))
+        assert gate.reached.wait(10)
+        second = threads.submit(store.load, "gold", bag(tmp_path / "gold"))
+        gate.open()
+        with pytest.raises(InvalidArgument):
+            first.result(10)
+        assert second.result(10).state is State.READY
+
+
+def test_a_model_is_warming_while_it_scores_first(store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[State] = []
+    score = BagOfWords.score
+
+    def watched(self: BagOfWords, prepared: Sequence[Prepared]) -> Computed:
+        seen.append(store.entry("gold", "").state)
+        return score(self, prepared)
+
+    monkeypatch.setattr(BagOfWords, "score", watched)
+    assert store.load("gold", bag(tmp_path / "gold")).state is State.READY
+    assert seen == [State.WARMING]
+
+
+def test_what_has_left_is_not_in_memory_when_its_last_call_ends(store: ModelStore, tmp_path: Path) -> None:
+    folder = write_tiny_reward_model(tmp_path / "rm")
+    store.load("rm", str(folder))
+    lease = store.lease("rm", "")
+    old = weakref.ref(lease.loaded.model)
+    store.load("rm", str(write_tiny_reward_model(tmp_path / "new", seed=1)))
+    assert old() is lease.loaded.model
+    lease.release()
+    del lease
+    assert old() is None
+    loaded = store.entry("rm", "").loaded
+    assert loaded is not None
+    new = weakref.ref(loaded.model)
+    del loaded
+    store.unload("rm", "", drain_seconds=0)
+    assert new() is None
