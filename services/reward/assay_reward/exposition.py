@@ -67,9 +67,9 @@ class RewardCollector(Collector):
     def _models(self, entries: Sequence[Entry]) -> Iterator[Metric]:
         loaded = GaugeMetricFamily("assay_reward_model_ready", "1 for a model that scores, 0 for one that does not.", labels=_LABELS)
         info = GaugeMetricFamily("assay_reward_model_info", "1, with what the model is in the labels.", labels=_INFO_LABELS)
+        memory = GaugeMetricFamily("assay_reward_model_memory_bytes", "What the model's weights take in memory.", labels=_LABELS)
         accuracy = _Estimates("assay_reward_model_accuracy", "Accuracy on clean held-out pairs, by the quality card")
         age = GaugeMetricFamily("assay_reward_model_card_age_seconds", "Time since the quality card was measured.", labels=_LABELS)
-        memory = GaugeMetricFamily("assay_reward_model_memory_bytes", "What the model's weights take in memory.", labels=_LABELS)
         for entry in entries:
             labels = [entry.name, entry.revision]
             loaded.add_metric(labels, float(entry.state is State.READY))
@@ -77,9 +77,9 @@ class RewardCollector(Collector):
             if entry.loaded is not None:
                 model = entry.loaded.model
                 calibration = card.calibration.id if card is not None else ""
+                memory.add_metric(labels, entry.loaded.memory_bytes)
                 info.add_metric([*labels, model.kind, model.architecture, model.dtype, entry.fingerprint, calibration], 1.0)
             if card is not None:
-                memory.add_metric(labels, entry.loaded.memory_bytes)
                 measured = card.accuracy
                 accuracy.add(labels, Estimate(value=measured.value, low=measured.low, high=measured.high, n=measured.n))
                 age.add_metric(labels, time.time() - card.measured_at.ToNanoseconds() / 1e9)
