@@ -58,7 +58,8 @@ def main() -> int:
     print_report(findings, console)
     machine = found["machine"]
     console.print(
-        f"{machine['processor']}, {machine['cores']} cores; load {machine['load_before']} before and {machine['load_after']} after; {target}"
+        f"{machine['processor']}, {machine['cores']} cores; "
+        f"load {machine['load_before']} before and {machine['load_after']} after; in {options.out.name}/{target.name}"
     )
     failures = wrong(findings)
     for line in failures:

@@ -74,7 +74,7 @@ class ServerProcess:
         while not ready():
             if self.process.poll() is not None or time.monotonic() > until:
                 how = f"ended with {self.process.returncode}" if self.process.returncode is not None else f"was not ready in {seconds:g} s"
-                raise NotStarted(f"{how}:\n{self._log.read_text(errors='replace')[-1500:]}")
+                raise NotStarted(f"{how}:\n{self._log.read_text(errors='replace')[-600:]}")
             time.sleep(0.1)
 
     def cpu_seconds(self) -> float:

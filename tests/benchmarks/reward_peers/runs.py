@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+from benchmarks.reward_peers.checkpoints import chat_tokenizer
 from benchmarks.reward_peers.loads import Lengths, Load, texts
 from benchmarks.reward_peers.processes import NotStarted
 from benchmarks.reward_peers.subjects import SUBJECTS, Assay, Bound, Measured, Missing, Subject, VllmCpu, score_request
@@ -145,8 +146,6 @@ async def run(plan: Plan, model: str, subjects: Sequence[Subject], findings: Fin
 async def check_tokens(subjects: Sequence[Subject]) -> None:
     """Raises WrongTokens where the chat template here, this service and vLLM do not read the same ids."""
     group = texts(_LONE, 1, seed=7)[0]
-    from benchmarks.reward_peers.checkpoints import chat_tokenizer
-
     wanted = [list(ids) for ids in chat_tokenizer()(list(group.rendered), add_special_tokens=False)["input_ids"]]
     for subject in subjects:
         if isinstance(subject, Assay):

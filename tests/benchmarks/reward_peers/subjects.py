@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import sysconfig
 import time
 import urllib.error
 import urllib.request
@@ -300,13 +301,17 @@ class Mosec(HttpServer):
     health = "/"
 
     def start(self, folder: Path, *, dtype: str, state: Path, guardian: Guardian) -> None:
-        package = Path(os.environ.get("ASSAY_MOSEC") or ROOT / ".tools" / "mosec")
-        if not (package / "mosec").is_dir():
-            raise Missing("mosec: uv pip install --target .tools/mosec mosec==0.9.8, or name the folder it is in in ASSAY_MOSEC")
+        python = Path(os.environ.get("ASSAY_MOSEC") or ROOT / ".tools" / "mosec" / "bin" / "python")
+        if not python.exists():
+            raise Missing(
+                "mosec: uv venv .tools/mosec && uv pip install --python .tools/mosec/bin/python mosec==0.9.8, "
+                "or name the Python of an environment that has it in ASSAY_MOSEC"
+            )
         [self.port] = free_ports(1)
-        command = [sys.executable, "-m", "benchmarks.reward_peers.mosec_server", "--address", "127.0.0.1", "--port", str(self.port)]
-        environment = _our_modules(package) | {"BENCHMARK_MODEL": str(folder), "BENCHMARK_DTYPE": dtype}
+        command = [str(python), "-m", "benchmarks.reward_peers.mosec_server", "--address", "127.0.0.1", "--port", str(self.port)]
         command += ["--timeout", str(round(_CALL_SECONDS * 1000)), "--log-level", "warning"]
+        # torch and transformers are this environment's, as every other subject's but vLLM's.
+        environment = _our_modules(Path(sysconfig.get_path("purelib"))) | {"BENCHMARK_MODEL": str(folder), "BENCHMARK_DTYPE": dtype}
         self.process = ServerProcess(command, log=state / "server.log", guardian=guardian, environment=environment)
 
     def request(self, group: Group) -> list[dict[str, str]]:

@@ -1,0 +1,1 @@
+"""The reward service's Kafka door against its gRPC door: the same requests, the same process, in one run."""
