@@ -110,8 +110,10 @@ class PackedDecoder:
         with torch.inference_mode():
             angles = {name: self._angles_of(name, int(positions.max()))[where] for name in {layer.layer_type for layer in self.layers}}
             hidden = self._embed(self._moved(ids))
-            packed = hidden.new_zeros(rows + SPARE_ROWS, self._heads + 2 * self._key_heads, self._size)
-            attended = hidden.new_zeros(rows, self._heads, self._size)
+            packed = hidden.new_empty(rows + SPARE_ROWS, self._heads + 2 * self._key_heads, self._size)
+            attended = hidden.new_empty(rows, self._heads, self._size)
+            packed[rows:].zero_()
+            attended[plan.tokens :].zero_()
             for layer in self.layers[:-1]:
                 self._project(layer, hidden, packed, angles[layer.layer_type], self._heads)
                 self._attend(layer, packed[:, : self._heads], packed[:, self._heads :], copies, calls[layer.window], attended)

@@ -18,7 +18,9 @@ ROWS = 256
 """Rows of a block, by which layers go through a batch on a CPU: what it makes on the way stays in the cache."""
 _WORTH = 0.9
 """Part of the plain time that prepacked weights must stay below: they take a second layout, and what is faster should not hang on noise."""
-_ROUNDS = 5
+_ROUNDS = (5, 40)
+_SECONDS = 0.05
+"""Of each layer: between so many rounds, as many as fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +62,16 @@ def faster(samples: Sequence[Weights]) -> Callable[[Weights], Linear]:
         rows = torch.randn(ROWS, weights.weight.shape[1]).to(first.dtype)
         ways = {make: make(weights) for make in spent}
         best = dict.fromkeys(spent, float("inf"))
-        for _ in range(_ROUNDS):
+        least, most = _ROUNDS
+        began = time.thread_time()
+        for turn in range(most):
+            if turn >= least and time.thread_time() - began > _SECONDS:
+                break
             for make, linear in ways.items():
-                started = time.perf_counter()
+                # Of this thread alone, so that other work of the machine does not decide.
+                started = time.thread_time()
                 linear(rows)
-                best[make] = min(best[make], time.perf_counter() - started)
+                best[make] = min(best[make], time.thread_time() - started)
         for make, seconds in best.items():
             spent[make] += seconds
     return prepacked if spent[prepacked] < _WORTH * spent[plain] else plain
