@@ -15,6 +15,8 @@ from support.vllm_servers import VllmProcess, declared, vllm_program, vllm_servi
 from assay.common.v1 import common_pb2
 from assay.reward.v1 import reward_pb2
 
+pytestmark = pytest.mark.slow
+
 COMMON = "bread flour water salt yeast oven dough knead rise bake warm cold home friend sad town history safe"
 WORDS = [*COMMON.split(), "naïve", "你好", "🙂", "\n\n"]
 

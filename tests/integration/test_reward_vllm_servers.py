@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
+from prometheus_client import REGISTRY
 from support.reward_service import RewardClient, details, group, item, reward_service
 from support.tiny_models import EOS, tiny_tokenizer, write_tiny_reward_model
 from support.vllm_servers import Vllm, declared, score_of, vllm_stand_in
@@ -179,6 +180,7 @@ async def test_an_error_of_the_server_is_tried_again(client: RewardClient, check
     with vllm_stand_in(vllm) as address:
         await client.load("m", declared(tmp_path / "m", checkpoint, address))
         reply = await client.reward.ScoreBatch(tokens([5, 6]))
+    assert REGISTRY.get_sample_value("assay_reward_vllm_failures_total", {"server": address}) == 2
     assert raws(reply) == pytest.approx([score_of([5, 6])]) and len(vllm.asked()) == 3
 
 

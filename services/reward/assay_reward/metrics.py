@@ -40,6 +40,11 @@ JUDGE_ORDERS = Counter(
     "Pairs that a pairwise judge was shown in both orders, by whether it agreed with itself.",
     ["judge", "outcome"],
 )
+VLLM_FAILURES = Counter(
+    "assay_reward_vllm_failures",
+    "Requests that a vLLM server did not answer, after each of which it is left alone until it is healthy.",
+    ["server"],
+)
 
 
 def forget(gone: Iterable[tuple[str, str]], left: Iterable[str]) -> None:

@@ -160,7 +160,9 @@ def _family(config: Any) -> Family:
     family = family_of(architecture, config.get_text_config())
     if family is None or family.reads != "last_not_padding":
         raise InvalidArgument(
-            "uri", f"the architecture is {architecture}; for vLLM a Llama, Mistral, Qwen2, Qwen3 or Gemma classifier is wanted"
+            "uri",
+            f"the architecture is {architecture}; for vLLM a Llama, Mistral, Qwen2, Qwen3 or Gemma classifier is wanted, with a rope "
+            "that is the same for all lengths",
         )
     if config.num_labels != 1:
         raise InvalidArgument("uri", f"the classifier has {config.num_labels} labels; a reward model on vLLM has num_labels 1")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from assay_kit.errors import AssayError, Unavailable
+from assay_reward import metrics
 from assay_reward.models.asking import ask_all
 from assay_reward.models.vllm_server_wire import Connections, Facts, Ids, IdsRefused, ServerAway, VllmWire, WrongServer
 
@@ -149,6 +150,7 @@ class VllmPool:
             except IdsRefused as error:
                 return [error] * len(request)
             except (ServerAway, WrongServer) as error:
+                metrics.VLLM_FAILURES.labels(server.wire.address).inc()
                 self._put_out(server, error)
                 self._look_at_due()
                 failed, last = server, error
