@@ -46,7 +46,7 @@ complaints = _console(stderr=True)
 
 _BAD_INPUT = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "OUT_OF_RANGE", "UNIMPLEMENTED"}
 _UNAVAILABLE = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
-_NUMBER = re.compile(r"[-+<]?[\d.,]+ ?%?|–|")
+_NUMBER = re.compile(r"[-+<]?[\d.,]+ ?(%|MiB)?|–|")
 _NEXT = {
     "UNAVAILABLE": "Is the stack up? `assay up` starts it, `assay doctor` looks at it.",
     "RESOURCE_EXHAUSTED": "The service has no room now; try again in a moment.",
@@ -122,7 +122,8 @@ def told_plainly() -> Iterator[None]:
     except AssayClientError as error:
         name = error.code.name
         code = EXIT_BAD_INPUT if name in _BAD_INPUT else EXIT_UNAVAILABLE if name in _UNAVAILABLE else EXIT_FAILED
-        raise fail(f"{name}: {_one_line(error.message)}", code, _NEXT.get(name, "")) from error
+        no_time_to_retry = name == "RESOURCE_EXHAUSTED" and error.retry_after_seconds is None  # room that no waiting makes
+        raise fail(f"{name}: {_one_line(error.message)}", code, "" if no_time_to_retry else _NEXT.get(name, "")) from error
     except (StackError, BrokerFailed, JarsMissing) as error:
         raise fail(str(error), EXIT_UNAVAILABLE, "`assay doctor` looks at this machine.") from error
     except DataError as error:

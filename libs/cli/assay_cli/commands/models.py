@@ -28,7 +28,7 @@ Name = Annotated[str, typer.Argument(help="Name of the model.")]
 
 @app.command("list")
 def show(as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """List reward models with what was measured about them, and policies.
+    """List reward models with where they stand, what they take and what was measured about them; and policies.
 
     Example: `assay models list`
     """
@@ -44,8 +44,11 @@ def show(as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
             f"{accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}] n={accuracy.n}" if model.HasField("quality_card") else "–"
         )
         state = reward_pb2.ModelState.Name(model.state).removeprefix("MODEL_STATE_").lower()
-        rows.append([model.name, model.revision, model.kind, state, ", ".join(model.aliases), measured])
-    print_table("Reward models", ["name", "revision", "kind", "state", "aliases", "accuracy"], rows)
+        rows.append([model.name, model.revision, model.kind, state, ", ".join(model.aliases), _memory(model.memory_bytes), measured])
+    print_table("Reward models", ["name", "revision", "kind", "state", "aliases", "memory", "accuracy"], rows)
+    for model in rewards:
+        if model.failure:
+            console.print(f"{model.name}: {model.failure}", markup=False, soft_wrap=True)
     print_table("Policies", ["name", "revision", "uri"], [[model.name, model.revision, model.uri] for model in policies])
 
 
@@ -85,3 +88,8 @@ def alias(name: Annotated[str, typer.Argument(help="The alias.")], model: Name, 
     with connect(data_dir) as client:
         client.reward.set_alias(name, model)
     console.print(f"{name} is {model} now")
+
+
+def _memory(size: int) -> str:
+    """In MiB; a dash where nothing is in memory."""
+    return f"{size / 2**20:,.1f} MiB" if size else "–"
