@@ -1,6 +1,6 @@
-"""The further doors with the clients that they are for: tritonclient, OpenRLHF's trainer, and an OpenAI-style caller of vLLM.
+"""The further doors with the clients that they are for: tritonclient and OpenRLHF's trainer.
 
-Neither is among the project's packages: their pins are not the project's. They are installed without what they pin, in a folder of the
+Neither is among the project's packages, as their pins are not the project's. They are installed without what they pin, in a folder of the
 test, from the package index or the installer's cache.
 """
 
@@ -64,7 +64,7 @@ async def test_tritonclient_works_unchanged(tmp_path: Path) -> None:
         assert found["scores"] == await raw_scores(service, TEXTS) and found["type"] == "float64"
         assert found["answers"] == [score.raw for score in (await service.grpc.reward.ScoreGroup(group(ANSWERS))).scores]
     assert (found["live"], found["ready"], found["models"], found["server"]) == (True, True, [True, False], "assay-reward")
-    assert (found["inputs"], found["id"]) == (["text", "prompt", "response"], "seven")
+    assert (found["inputs"], found["id"], found["version"]) == (["text", "prompt", "response"], "seven", "2.73.0")
     refused = {name: found[name] for name in ("unknown", "numbers", "priority", "late")}
     assert {name: code for name, (code, _) in refused.items()} == {  # type: ignore[misc]
         "unknown": "StatusCode.NOT_FOUND",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import version
 
 import numpy as np
-import tritonclient
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
@@ -38,7 +38,7 @@ def main(target: str) -> None:
         answered = client.infer("rm", [tensor("prompt", [asked["prompt"]]), tensor("responses", asked["responses"])])
         metadata = client.get_model_metadata("rm", as_json=True)
         found = {
-            "version": tritonclient.__file__ is not None,
+            "version": version("tritonclient"),
             "live": client.is_server_live(),
             "ready": client.is_server_ready(),
             "models": [client.is_model_ready("rm"), client.is_model_ready("nobody")],
