@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from kafka.errors import CommitFailedError
@@ -32,6 +33,17 @@ class _GroupChanged(Exception):
     """The partitions of a batch may belong to another member by now: the batch is dropped, nothing has failed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """A batch that is with the handler."""
+
+    batch: Batch
+    call: Future[None]
+    member: ConsumerGroupMetadata
+    """This member as it was when it read the batch."""
+    since: float
+
+
 class TransactionalWorker:
     """Reads topics as a member of a group and answers each batch in one Kafka transaction, its offsets included.
 
@@ -52,6 +64,7 @@ class TransactionalWorker:
         topics: Sequence[Topic],
         handle: Handler,
         max_batch: int = 64,
+        read_ahead: bool = False,
         drain_s: float = 30.0,
         longest_pause_s: float = 30.0,
     ) -> None:
@@ -64,6 +77,8 @@ class TransactionalWorker:
             topics: What to read.
             handle: Maps records to answers, one each, in order; called from one thread, always the same.
             max_batch: Most records in one transaction.
+            read_ahead: Gives the handler the next batch while one is committed. Where that commit fails, the handler gets both again, so
+                it may see a batch before the one ahead of it was committed: for handlers that only compute.
             drain_s: Longest wait for the batch at work when stopping; after it the batch is given up, uncommitted.
             longest_pause_s: Longest pause between two tries.
         """
@@ -73,13 +88,15 @@ class TransactionalWorker:
         self._topics = {topic.name: topic for topic in topics}
         self._handle = handle
         self._max_batch = max_batch
+        self._read_ahead = read_ahead
         self._drain_s = drain_s
         self._backoff = Backoff(limit_s=longest_pause_s)
         self._transactional_id = f"assay-{service}-{group}-{connection.instance}"
         self._stop = threading.Event()
         self._given_up = threading.Event()
         self._assigned = threading.Event()
-        self._calls: queue.SimpleQueue[tuple[Batch, Future[None]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._ahead: _Work | None = None
         self._thread = threading.Thread(target=self._run, name=f"{group}-worker", daemon=True)
         self._handler_thread = threading.Thread(target=self._answer_calls, name=f"{group}-handler", daemon=True)
         self._consumer: Any = None
@@ -123,7 +140,7 @@ class TransactionalWorker:
         self._consumer = self._connection.consumer(client_id=f"{self._service}-{self._connection.instance}", group=self._group)
         try:
             self._consumer.subscribe(topics=list(self._topics))
-            while not self._stop.is_set():
+            while not self._stop.is_set() or self._ahead is not None:
                 self._step()
         finally:
             self._assigned.clear()
@@ -133,30 +150,49 @@ class TransactionalWorker:
 
     def _step(self) -> None:
         """One round: read a batch, answer it, commit it; or the pause after a failure."""
-        batch: Batch | None = None
+        work: _Work | None = None
         try:
             self._prepare()
-            polled = self._consumer.poll(timeout_ms=_POLL_MS, max_records=self._max_batch)
-            started = time.monotonic()
-            self._rewind = set(polled)
+            work, self._ahead = self._ahead or self._read(_POLL_MS), None
             self._report()
-            if not polled:
+            if work is None:
                 return
-            member = self._consumer.group_metadata()
-            batch = Batch.of(polled, self._topics)
-            self._answered(batch)
-            self._commit(batch, member)
+            self._look_ahead()
+            self._wait_for(work)
+            self._look_ahead()
+            self._commit(work)
         except _GroupChanged as change:
             logger.info("group %s: %s", self._group, change)
-            if batch is not None:
-                batch.failed(change)
+            self._drop(work, change)
         except Exception as error:
-            self._failed(batch, error)
+            self._failed(work, error)
         else:
-            self._rewind = set()
             self._backoff.succeeded()
-            batch.committed()
-            BATCH_SECONDS.labels(self._group).observe(time.monotonic() - started)
+            work.batch.committed()
+            BATCH_SECONDS.labels(self._group).observe(time.monotonic() - work.since)
+
+    def _read(self, timeout_ms: int) -> _Work | None:
+        """Reads a batch and hands it to the handler; None where there is nothing."""
+        polled = self._consumer.poll(timeout_ms=timeout_ms, max_records=self._max_batch)
+        if not polled:
+            return None
+        work = _Work(batch=Batch.of(polled, self._topics), call=Future(), member=self._consumer.group_metadata(), since=time.monotonic())
+        self._calls.put(work)
+        return work
+
+    def _look_ahead(self) -> None:
+        """Hands over the next batch where it is there already: its handling begins while the one before is committed."""
+        if self._read_ahead and self._ahead is None and not self._stop.is_set():
+            self._ahead = self._read(0)
+
+    def _drop(self, work: _Work | None, error: Exception) -> None:
+        """Gives up a batch and the one behind it: both are read again."""
+        for one in (work, self._ahead):
+            if one is not None:
+                self._rewind |= set(one.batch.offsets)
+                one.call.cancel()
+                one.call.add_done_callback(lambda _, batch=one.batch: batch.failed(error))  # type: ignore[misc]
+        self._ahead = None
 
     def _prepare(self) -> None:
         """Makes the producer, which settles any open transaction, and only then goes back to what is committed."""
@@ -173,20 +209,19 @@ class TransactionalWorker:
                     self._consumer.seek(partition, committed)
             self._rewind.discard(partition)
 
-    def _answered(self, batch: Batch) -> None:
-        """Has the handler answer the batch; keeps this member alive in the group for as long as that takes."""
-        call: Future[None] = Future()
-        self._calls.put((batch, call))
+    def _wait_for(self, work: _Work) -> None:
+        """Waits until the handler has answered the batch; keeps this member alive in the group for as long as that takes."""
         try:
-            while not _finished(call, _KEEP_ALIVE_S):
+            while not _finished(work.call, _KEEP_ALIVE_S):
                 if self._given_up.is_set():
                     raise _GroupChanged("stopped before the handler had answered; the batch is left to the next member")
                 self._keep_alive()
-            call.result()
+            work.call.result()
         finally:
             self._resume()
 
-    def _commit(self, batch: Batch, member: ConsumerGroupMetadata) -> None:
+    def _commit(self, work: _Work) -> None:
+        batch, member = work.batch, work.member
         if member.generation_id < 0 or not member.member_id:
             # Without a generation the brokers could not tell a zombie from a member, and would take its offsets.
             raise _GroupChanged("this member was out of the group when it read; the batch is dropped")
@@ -202,16 +237,14 @@ class TransactionalWorker:
             self._discard_producer()
             raise
 
-    def _failed(self, batch: Batch | None, error: Exception) -> None:
-        if batch is not None:
-            batch.failed(error)
-        else:
-            self._rewind |= self._consumer.assignment()
+    def _failed(self, work: _Work | None, error: Exception) -> None:
+        self._rewind |= self._consumer.assignment()
+        self._drop(work, error)
         pause = self._backoff.next()
         logger.error(
             "group %s: %s, try %d failed, same records again in %.1f s: %r",
             self._group,
-            f"{len(batch.raw)} records held" if batch is not None else "nothing read",
+            f"{len(work.batch.raw)} records held" if work is not None else "nothing read",
             self._backoff.failures,
             pause,
             error,
@@ -221,7 +254,7 @@ class TransactionalWorker:
         while not self._stop.wait(min(_KEEP_ALIVE_S, max(0.0, deadline - time.monotonic()))) and time.monotonic() < deadline:
             self._keep_alive()
         self._resume()
-        if batch is None and self._backoff.failures % _FAILURES_OF_A_SESSION == 0:
+        if work is None and self._backoff.failures % _FAILURES_OF_A_SESSION == 0:
             raise error
 
     def _keep_alive(self) -> None:
@@ -236,13 +269,14 @@ class TransactionalWorker:
 
     def _answer_calls(self) -> None:
         while (work := self._calls.get()) is not None:
-            batch, call = work
+            if not work.call.set_running_or_notify_cancel():
+                continue
             try:
-                batch.answer(self._handle, producer=f"assay-{self._service}")
+                work.batch.answer(self._handle, producer=f"assay-{self._service}")
             except BaseException as error:
-                call.set_exception(error)
+                work.call.set_exception(error)
             else:
-                call.set_result(None)
+                work.call.set_result(None)
 
     def _discard_producer(self) -> None:
         producer, self._producer = self._producer, None

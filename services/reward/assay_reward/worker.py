@@ -41,6 +41,7 @@ def score_worker(connection: KafkaConnection, scoring: Scoring, *, drain_seconds
         group=GROUP,
         topics=[REWARDS_REQUESTED],
         handle=lambda records: score_records(scoring, records),
+        read_ahead=True,
         drain_s=drain_seconds,
     )
 
