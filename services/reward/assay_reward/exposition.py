@@ -47,9 +47,11 @@ class RewardCollector(Collector):
         capacity = self._scheduler.limits.candidates
         yield GaugeMetricFamily("assay_reward_queue_capacity", "Most candidates waiting or on the device.", value=capacity)
         tokens, text, wait = self._scheduler.backlog_tokens, self._scheduler.held_text_bytes, self._scheduler.wait_seconds
-        yield GaugeMetricFamily("assay_reward_queue_tokens", "Tokens waiting, expected of texts or on the device.", value=tokens)
+        yield GaugeMetricFamily("assay_reward_queue_tokens", "Tokens that wait: expected of texts, or queued.", value=tokens)
         yield GaugeMetricFamily("assay_reward_queue_text_bytes", "Bytes of text of the calls that are not done.", value=text)
-        yield GaugeMetricFamily("assay_reward_queue_wait_seconds", "Time that all of it should take, by the rates measured.", value=wait)
+        yield GaugeMetricFamily(
+            "assay_reward_queue_wait_seconds", "Time that all that is admitted should take, by the rates measured.", value=wait
+        )
         yield GaugeMetricFamily("assay_reward_cache_entries", "Scores in the result cache.", value=self._cache.entries)
         yield GaugeMetricFamily("assay_reward_cache_bytes", "Room in use of the result cache.", value=self._cache.held_bytes)
         try:
