@@ -57,7 +57,8 @@ async def test_a_group_is_scored_with_provenance_and_usage(client: RewardClient,
     assert reply.provenance.dtype == "float32" and not reply.provenance.has_quality_card
     lengths = [score.prompt_tokens + score.response_tokens for score in reply.scores]
     assert reply.usage.useful_tokens == sum(lengths)
-    assert reply.usage.computed_tokens == sum(lengths) - lengths[2]  # equal candidates are computed once
+    # Equal candidates are computed once, and so is what different ones begin with.
+    assert max(lengths) <= reply.usage.computed_tokens < sum(lengths) - lengths[2]
     assert reply.usage.padded_tokens == 0
     assert reply.usage.batch_sequences == 3
     assert reply.usage.compute_time.ToNanoseconds() > 0
