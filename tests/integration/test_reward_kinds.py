@@ -55,6 +55,7 @@ async def test_every_family_is_loaded_and_an_ensemble_of_all_is_their_mean(tmp_p
     async with reward_service(tmp_path / "reward") as client:
         kinds = {name: (await client.load(name, home / name)).kind for name in (*names, "all")}
         alone = {name: await scores(client, name) for name in names}
+        spent = [(await client.reward.ScoreGroup(group(TEXTS, model=selector(name)))).usage.computed_tokens for name in names]
         reply = await client.reward.ScoreGroup(group(TEXTS, model=selector("all")))
         batch = await client.reward.ScoreBatch(
             reward_pb2.ScoreBatchRequest(model=selector("all"), items=[item("Mix flour."), reward_pb2.ScoreItem(raw_text="no prompt")])
@@ -76,9 +77,7 @@ async def test_every_family_is_loaded_and_an_ensemble_of_all_is_their_mean(tmp_p
     both = members(alone["dpo"][0])
     assert alone["dpo"][0].raw == pytest.approx(0.1 * (both["policy_log_prob"] - both["reference_log_prob"]))
     assert not alone["dpo"][0].HasField("stddev") and alone["dpo"][0].response_tokens > 0
-    assert reply.usage.computed_tokens == 4 * sum(
-        alone["rm"][index].prompt_tokens + alone["rm"][index].response_tokens for index in range(3)
-    )
+    assert reply.usage.computed_tokens == sum(spent)
     assert batch.results[0].score.raw == reply.scores[0].raw  # alone and in a group
     assert batch.results[1].error.field == "items[1].raw_text" and "member dpo" in batch.results[1].error.message
 
