@@ -47,7 +47,7 @@ def test_a_pair_with_a_lone_surrogate_is_read_and_written(tmp_path):
 @pytest.mark.parametrize("zipped", [False, True])
 def test_the_raw_rows_make_the_file_again(tmp_path, content, zipped):
     path = tmp_path / ("pairs.jsonl.gz" if zipped else "pairs.jsonl")
-    path.write_bytes(gzip.compress(content) if zipped else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if zipped else content)
     rows = list(read_pair_rows(str(path)))
     assert len(rows) == content.count(b"Why?")
     assert joined(row.raw for row in rows) == content
@@ -55,7 +55,7 @@ def test_the_raw_rows_make_the_file_again(tmp_path, content, zipped):
 
 def test_gzip_is_known_by_its_bytes_whatever_the_name(tmp_path):
     path = tmp_path / "pairs.jsonl"
-    path.write_bytes(gzip.compress(lines(GOOD)))
+    path.write_bytes(gzip.compress(lines(GOOD), mtime=0))
     assert len(list(read_pairs(str(path)))) == 1
 
 
@@ -80,7 +80,7 @@ def test_parquet_is_read_and_made_again_as_an_equal_table(tmp_path):
 
 def test_a_folder_is_read_file_by_file_in_the_order_of_names(tmp_path):
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "test.jsonl.gz").write_bytes(gzip.compress(lines({**GOOD, "prompt": "third"})))
+    (tmp_path / "b" / "test.jsonl.gz").write_bytes(gzip.compress(lines({**GOOD, "prompt": "third"}), mtime=0))
     (tmp_path / "a-train.jsonl").write_bytes(lines({**GOOD, "prompt": "first"}, {**GOOD, "prompt": "second"}))
     (tmp_path / "readme.md").write_text("not pairs")
     (tmp_path / ".partial-x.jsonl").write_text("not pairs")
@@ -111,8 +111,8 @@ def test_no_more_than_the_limit_is_read(tmp_path):
         ("a.jsonl", lines(GOOD) + b"\xff\xfe\n", 2, "", "not UTF-8"),
         ("a.jsonl", b"\x89PNG\r\n\x1a\n\x00", 1, "", "Parquet is wanted"),
         ("a.jsonl.gz", lines(GOOD), 0, "", "the name says gzip"),
-        ("a.jsonl.gz", gzip.compress(lines(*[{**GOOD, "n": str(n)} for n in range(500)]))[:-20], None, "", "cut short"),
-        ("a.jsonl.gz", gzip.compress(lines(GOOD))[:12] + b"\x00" * 30, None, "", "damaged"),
+        ("a.jsonl.gz", gzip.compress(lines(*[{**GOOD, "n": str(n)} for n in range(500)]), mtime=0)[:-20], None, "", "cut short"),
+        ("a.jsonl.gz", gzip.compress(lines(GOOD), mtime=0)[:12] + b"\x00" * 30, None, "", "damaged"),
         ("a.parquet", b"PAR1 and nothing else", 0, "", "not a whole Parquet file"),
         ("a.parquet", lines(GOOD), 0, "", "not a whole Parquet file"),
     ],
