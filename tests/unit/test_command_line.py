@@ -46,7 +46,7 @@ def test_a_service_that_is_down_is_unavailable(tmp_path, monkeypatch):
 
 
 def test_a_study_that_is_no_file_is_bad_input(tmp_path):
-    told = assay("study", "run", str(tmp_path / "missing.yaml"), "--output", str(tmp_path))
+    told = assay("study", "run", "missing.yaml", "--output", str(tmp_path), cwd=tmp_path)
     assert told.returncode == 2
     assert "missing.yaml" in told.stderr
 
