@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 DISTRIBUTIONS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 ARGS ?=
+# So many processes start here that each would compile torch again where Python may not keep what it has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 

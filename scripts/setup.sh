@@ -12,3 +12,5 @@ awk '/^uv==/ {on=1; print; next} on && /^ +--hash/ {print; next} {on=0}' require
 export VIRTUAL_ENV=$venv
 "$venv/bin/uv" pip install --quiet --require-hashes -r requirements.txt
 "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation $(printf -- '-e %s ' libs/* services/*)
+# Compiles, once and in one process, what every service would else compile at its first start.
+"$venv/bin/python" -c 'import assay_cleaning.__main__, assay_reward.app, assay_policy.__main__, assay_training.preloaded, assay_evaluation.__main__'
