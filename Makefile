@@ -24,7 +24,7 @@ demo: setup ## the whole line on real pairs: out/demo/report.html and report.jso
 	@assay demo --out out/demo $(ARGS)
 
 test: setup ## all tests, two files at a time
-	@python -m pytest -n 2 --dist loadfile $(ARGS)
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench-reward: setup ## the reward service against its peers: out/bench/reward.json
 	@test -x .tools/mosec/bin/python || (uv venv -q --python $(BIN)/python .tools/mosec && uv pip install -q --python .tools/mosec/bin/python mosec==0.9.8) || true
