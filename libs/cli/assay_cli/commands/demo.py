@@ -26,7 +26,7 @@ def demo(
 ) -> None:
     """Run the whole line: clean pairs, grade reward models, align policies with them, report.
 
-    Starts a stack of its own and stops it at the end. About nine minutes on two cores.
+    Starts a stack of its own and stops it at the end. About five minutes on two cores.
 
     Example: `assay demo --data harmless-base-test.jsonl.gz`
     """
