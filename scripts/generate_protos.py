@@ -37,7 +37,12 @@ def generate(target: Path) -> list[Path]:
     )
     if code != 0:
         raise SystemExit(code)
-    return sorted(p.relative_to(target) for p in target.rglob("*_pb2*.py*"))
+    return stubs_under(target)
+
+
+def stubs_under(folder: Path) -> list[Path]:
+    """The stubs in a folder, relative to it."""
+    return sorted(p.relative_to(folder) for p in folder.rglob("*_pb2*.py*") if p.suffix in (".py", ".pyi"))
 
 
 def main() -> int:
@@ -45,7 +50,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
         paths = generate(fresh)
-        committed = sorted(p.relative_to(STUBS) for p in STUBS.rglob("*_pb2*.py*"))
+        committed = stubs_under(STUBS)
         if "--check" in sys.argv[1:]:
             stale = [p for p in paths if not (STUBS / p).exists() or not filecmp.cmp(fresh / p, STUBS / p, shallow=False)]
             stale += [p for p in committed if p not in paths]
