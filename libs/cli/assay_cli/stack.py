@@ -143,10 +143,11 @@ class LocalStack:
                 log = self._log_of("kafka")
                 self._broker = LocalBroker(self.data_dir / "kafka", log=log, guardian=self._guardian, report=self._report).start(wait_s=0)
             self._choose_ports()
+            if self._broker is not None:
+                # Services that look for Kafka before it is there fill the screen with errors that are none.
+                self._broker.wait_until_ready(max(1.0, deadline - time.monotonic()))
             for service in self._services:
                 self._children[service.name] = self._started(service)
-            if self._broker is not None:
-                self._broker.wait_until_ready(max(1.0, deadline - time.monotonic()))
             self._wait_until_all_are_ready(deadline)
             self._write_endpoints()
         except BaseException:
