@@ -27,7 +27,7 @@ GENERATED_PAIRS = 2400
 PATIENCE_SECONDS = 180.0
 JOB_ID = "demo"
 SPEED = {"ASSAY_TRAINING_CONCURRENCY": "3"}
-"""The three reward models side by side."""
+"""The three reward models train side by side, so that none is left to train alone on two cores."""
 
 
 @dataclass(frozen=True, kw_only=True)

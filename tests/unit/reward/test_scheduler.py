@@ -34,10 +34,10 @@ class Recording:
         self.seconds = seconds
 
     def prepare(self, inputs, truncation):
-        raise NotImplementedError
+        raise AssertionError("the scheduler is given what is prepared")
 
     def render(self, conversation, truncation):
-        raise NotImplementedError
+        raise AssertionError("the scheduler renders nothing")
 
     def cost(self, prepared: Sequence[Prepared]) -> int:
         return sum(item.tokens for item in prepared)
