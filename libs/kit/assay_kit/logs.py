@@ -36,10 +36,25 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class LibraryErrorsAsWarnings(logging.Filter):
+    """Lowers what kafka-python itself logs as an error to a warning.
+
+    It calls a connection an error that we close while it reads. What fails for good reaches our code as an exception, which is logged
+    there with what follows from it.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets every record through."""
+        if record.name.startswith("kafka.") and record.levelno > logging.WARNING:
+            record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+        return True
+
+
 def set_up_logs(service: str, level: str, style: Literal["json", "text"]) -> None:
     """Sends all logs of the process to stderr in the given style."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service) if style == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(LibraryErrorsAsWarnings())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("kafka", "httpx", "filelock", "urllib3", "fsspec"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
