@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ASSAY_"
@@ -25,6 +25,13 @@ class ServiceSettings(BaseSettings):
     """Address the gRPC server listens on."""
     grpc_port: int = Field(default=0, ge=0, le=65535)
     """Port of the gRPC server; 0 takes a free one."""
+    instance: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,200}$")
+    """Name of this replica among its equals, the same after a restart; empty: one is made and kept in data_dir."""
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port on grpc_host of a server with nothing but grpc.health.v1, never TLS; 0 takes a free one, unset opens none."""
+    tls_dir: Path | None = None
+    """Folder with tls.crt, tls.key and ca.crt: the gRPC server then demands client certificates of that CA, and peers are called with
+    the same. The files are read again when they change. Unset: plaintext."""
     metrics_host: str = "127.0.0.1"
     """Address of the metrics page."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
@@ -35,6 +42,16 @@ class ServiceSettings(BaseSettings):
     """Age at which a connection is closed politely, so that clients spread over new replicas."""
     kafka_bootstrap: str = ""
     """Comma-separated host:port of the Kafka brokers; empty leaves the Kafka door shut."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How the brokers are spoken to."""
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    """How the user shows who it is, with SASL."""
+    kafka_username: str = ""
+    """User of the brokers, with SASL."""
+    kafka_password: SecretStr = SecretStr("")
+    """Password of kafka_username."""
+    kafka_tls_dir: Path | None = None
+    """Folder with ca.crt of the brokers and, where they ask for client certificates, user.crt and user.key. Unset: the machine's CAs."""
     kafka_create_topics: bool = False
     """Create missing topics at start; off where an operator makes them."""
     data_dir: Path = Path(".assay")
@@ -62,6 +79,12 @@ class ServiceSettings(BaseSettings):
     evaluation_target: str = ""
     """host:port of the evaluation service."""
 
+    @model_validator(mode="after")
+    def _who_speaks_to_kafka(self) -> Self:
+        if self.kafka_security_protocol.startswith("SASL") and not (self.kafka_username and self.kafka_password.get_secret_value()):
+            raise ValueError(f"ASSAY_KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs ASSAY_KAFKA_USERNAME and ASSAY_KAFKA_PASSWORD")
+        return self
+
 
 T = TypeVar("T", bound=ServiceSettings)
 
@@ -87,7 +110,9 @@ def settings_or_complaint(cls: type[T], service: str, environment: Mapping[str, 
         return cls()
     except ValidationError as error:
         first = error.errors()[0]
-        name = (PREFIX + str(first["loc"][0])).upper() if first["loc"] else PREFIX
+        if not first["loc"]:
+            return first["msg"].removeprefix("Value error, ")  # its input is all settings, the password too
+        name = (PREFIX + str(first["loc"][0])).upper()
         return f"{name}={first.get('input')!r}: {first['msg']}"
 
 

@@ -12,6 +12,8 @@ from assay_kit.settings import ServiceSettings
 class RewardSettings(ServiceSettings):
     """What the reward service can be told, besides what every service can."""
 
+    reward_preload: dict[str, str] = Field(default_factory=dict)
+    """Models to load at start, name to URI, as a JSON object; one that is remembered already stays as it is."""
     reward_queue_candidates: int = Field(default=8192, ge=1)
     """Most candidates waiting or on the device; a call beyond that is RESOURCE_EXHAUSTED at once."""
     reward_queue_tokens: int = Field(default=4 * 1024 * 1024, ge=1)
