@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from assay_evaluation.generating import Sampling, generate, log_probs
+from assay_evaluation.newest import show_policies
 from assay_evaluation.policy_metrics import PolicySamples, measure
 from assay_evaluation.samples import Prompt, PromptSamples, texts_of
 from assay_evaluation.scoring import score_samples
@@ -88,4 +89,5 @@ def evaluate_policies(
     figures = {
         shown: measure(one.measured, None if shown == reference else judged[reference].measured).as_dict() for shown, one in judged.items()
     }
+    show_policies(figures)
     return figures, judged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from assay_training.checks import checked, parsed
 from assay_training.child import ChildFailed, supervise
 from assay_training.gate import Lookup, Verdict, judge
 from assay_training.lineage import finished, read_lineage, remove_partial
-from assay_training.metrics import GATE_OVERRIDES, GATE_REFUSALS, JOBS, RESTARTS, STEPS
+from assay_training.metrics import GATE_OVERRIDES, GATE_REFUSALS, JOBS, RESTARTS, STEPS, run_series
 from assay_training.registry import ALGORITHMS
 from assay_training.runs import TrainingError
 from assay_training.settings import TrainingSettings
@@ -40,6 +41,9 @@ class TrainingJobs:
         self._settings = settings
         self._look_up = look_up
         self._room = threading.BoundedSemaphore(settings.training_concurrency)
+        self._free_slots = list(range(settings.training_concurrency))
+        """A heap, so that the metrics of few runs are always those of the first slots; changed under the lock."""
+        self._slots = threading.Lock()
         for name in ALGORITHMS:
             jobs.kind(name, self.run, concurrency=settings.training_concurrency)
 
@@ -104,6 +108,7 @@ class TrainingJobs:
         def on_line(line: Mapping[str, Any]) -> None:
             nonlocal taken
             done = int(line["done"])
+            series.told(line["stage"], done, int(line["total"]), line["metrics"])
             if line["stage"] == "train" and done > taken:
                 STEPS.labels(request.algorithm).inc(done - taken)
                 taken = done
@@ -115,7 +120,7 @@ class TrainingJobs:
             RESTARTS.labels(request.algorithm).inc()
             context.progress("restart", message=f"{why}; it goes on from its newest checkpoint")
 
-        with self._in_turn(context):
+        with self._in_turn(context) as slot, run_series(request.algorithm, slot) as series:
             try:
                 supervise(
                     file,
@@ -130,17 +135,21 @@ class TrainingJobs:
         return _result(spec)
 
     @contextmanager
-    def _in_turn(self, context: JobContext) -> Iterator[None]:
-        """Waits for room, then holds it."""
+    def _in_turn(self, context: JobContext) -> Iterator[int]:
+        """Waits for room, then holds it; gives the number of the place."""
         with JOBS.labels("waiting").track_inprogress():
             if not self._room.acquire(blocking=False):
                 context.progress("waiting", message=f"{self._settings.training_concurrency} runs are at work; this one waits for room")
                 while not self._room.acquire(timeout=_LOOK_UP_SECONDS):
                     context.check_cancelled()
+        with self._slots:
+            slot = heapq.heappop(self._free_slots)
         try:
             with JOBS.labels("training").track_inprogress():
-                yield
+                yield slot
         finally:
+            with self._slots:
+                heapq.heappush(self._free_slots, slot)
             self._room.release()
 
 

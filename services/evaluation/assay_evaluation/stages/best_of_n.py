@@ -6,6 +6,7 @@ from typing import Any
 
 from assay_data.storage import write_json
 from assay_evaluation.best_of_n import curve
+from assay_evaluation.newest import show_best_of_n
 from assay_evaluation.samples import read_samples
 from assay_evaluation.scoring import score_samples
 from assay_evaluation.stage_kinds import BestOfN
@@ -35,6 +36,7 @@ def run(context: StageContext, stage: BestOfN) -> dict[str, Any]:
             one.prompt_id: {"text": one.answers[index].text, "gold": float(values[index])}
             for one, index, values in zip(samples, best, gold, strict=True)
         }
+    show_best_of_n(curves)
     uri = context.output("best_of_n.json")
     write_json(uri, {"curves": curves, "chosen": chosen})
     return {"artifacts": {"curves": uri}, "figures": {"prompts": len(samples), "reward_models": list(curves)}}

@@ -8,6 +8,7 @@ from typing import Any
 
 from assay_data.storage import write_json
 from assay_evaluation.generating import Sampling
+from assay_evaluation.newest import show_snapshots
 from assay_evaluation.policy_evaluation import evaluate_policies, judge
 from assay_evaluation.policy_metrics import measure
 from assay_evaluation.samples import Prompt, read_prompts
@@ -39,6 +40,7 @@ def run(context: StageContext, stage: EvaluatePolicies) -> dict[str, Any]:
             if snapshots:
                 between = [_snapshot(context, prompts, name, one, policies[reference], gold, sampling) for one in snapshots]
                 curves[name] = [_point(0, figures[reference]), *between]
+    show_snapshots(curves)
     answers = {
         name: {
             samples.prompt_id: {"text": samples.answers[0].text, "gold": float(scores[0])}
