@@ -82,7 +82,9 @@ class ServiceSettings(BaseSettings):
     @model_validator(mode="after")
     def _who_speaks_to_kafka(self) -> Self:
         if self.kafka_security_protocol.startswith("SASL") and not (self.kafka_username and self.kafka_password.get_secret_value()):
-            raise ValueError(f"ASSAY_KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs ASSAY_KAFKA_USERNAME and ASSAY_KAFKA_PASSWORD")
+            raise ValueError(
+                f"ASSAY_KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs ASSAY_KAFKA_USERNAME and ASSAY_KAFKA_PASSWORD"
+            )
         return self
 
 

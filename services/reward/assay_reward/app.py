@@ -139,6 +139,7 @@ def reward_app(settings: RewardSettings) -> App:
         startup=startup,
         draining=http.drain if http is not None else None,
         shutdown=shutdown,
+        addresses=lambda: {} if http is None else {"http": http.url},
     )
 
 
