@@ -112,10 +112,17 @@ OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
 """Those that are not: encoders, and a decoder whose rope depends on the length of the whole."""
 
 
-def write_classifier(folder: Path, name: str, seed: int = 0) -> Path:
+def write_classifier(folder: Path, name: str, seed: int = 0, *, labels: int = 1) -> Path:
     """Writes one of them with a tokenizer; returns the folder. Weights are wide enough that every part of a layer moves the score."""
     torch.manual_seed(seed)
-    model = {**DECODERS, **OTHERS}[name]().eval()
+    model = {**DECODERS, **OTHERS}[name]()
+    if labels != 1:
+        model.config.num_labels = labels
+        model = type(model)(model.config)
+    return _written(folder, model.eval())
+
+
+def _written(folder: Path, model: PreTrainedModel) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

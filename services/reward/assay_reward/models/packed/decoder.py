@@ -14,9 +14,9 @@ from transformers.activations import ACT2FN
 
 from assay_reward.models.packed.attention import attend
 from assay_reward.models.packed.families import Family, window_of
-from assay_reward.models.packed.geometry import SPARE_ROWS, Grid, Masks, Whole
+from assay_reward.models.packed.geometry import SPARE_ROWS, Call, Grid, Masks, Whole
 from assay_reward.models.packed.linears import ROWS, Linear, Weights, faster
-from assay_reward.models.packed.plan import Ids, Plan
+from assay_reward.models.packed.plan import Ids, Plan, Run
 
 ROW_MULTIPLE = 16
 """Rows of a matrix are a multiple of this; see the package."""
@@ -50,10 +50,10 @@ class Layer:
 
 
 class PackedDecoder:
-    """A decoder's layers and head in memory."""
+    """A decoder's layers in memory."""
 
     def __init__(self, model: Any, family: Family) -> None:
-        """Takes the weights out of a sequence classifier of transformers, which is of no use afterwards: its layers are gone."""
+        """Takes the weights out of a model of transformers with this decoder and a head, of no use afterwards: its layers are gone."""
         config = model.config.get_text_config()
         body, layers = model.model, model.model.layers
         attention = layers[0].self_attn
@@ -77,23 +77,24 @@ class PackedDecoder:
             (mlp.gate_proj, mlp.up_proj),
             (mlp.down_proj,),
         )
-        make = faster([_fused(*parts) for parts in shapes])
+        self.linear = faster([_fused(*parts) for parts in shapes])
+        """Makes the layers' products."""
         self.layers: list[Layer] = []
         for index in range(len(layers)):
             last = index == len(layers) - 1
             layer_type = config.layer_types[index] if family.rope_by_layer_type else None
-            self.layers.append(self._layer(layers[index], family, make, window_of(config, family, index), layer_type, last=last))
+            self.layers.append(self._layer(layers[index], family, window_of(config, family, index), layer_type, last=last))
             # One layer at a time, so that a model needs little more memory than it has while it is loaded.
             layers[index] = None
         self._norm = _norm(body.norm, family)
-        self._head = _head(model.score)
 
-    def logits(self, plan: Plan, sequences: Sequence[Ids]) -> torch.Tensor:
-        """The head's output at the last token of each sequence: [sequences, labels], float32 or wider, on the device.
+    def hidden(self, plan: Plan, sequences: Sequence[Ids], runs: Sequence[Run]) -> torch.Tensor:
+        """What a head reads at the positions of the runs: [rows, width], on the device; the last rows are filling.
 
         Args:
             plan: of the sequences.
             sequences: distinct; ids within the vocabulary.
+            runs: whose rows follow each other from 0 on.
         """
         rows = _rounded(plan.tokens)
         ids = np.zeros(rows, dtype=np.int64)
@@ -106,7 +107,7 @@ class PackedDecoder:
         copies = None if geometry.index is None else self._moved(geometry.index)
         where = self._moved(positions)
         last_layer = self.layers[-1]
-        calls = {window: geometry.segments(window) for window in {layer.window for layer in self.layers[:-1]}}
+        calls = {window: geometry.calls(plan.whole, window) for window in {layer.window for layer in self.layers[:-1]}}
         with torch.inference_mode():
             angles = {name: self._angles_of(name, int(positions.max()))[where] for name in {layer.layer_type for layer in self.layers}}
             hidden = self._embed(self._moved(ids))
@@ -120,35 +121,32 @@ class PackedDecoder:
                 self._rest(layer, hidden, attended)
             keys_values = packed[:, self._heads :]
             self._project(last_layer, hidden, keys_values, angles[last_layer.layer_type], 0)
-            ends = np.zeros(_rounded(len(plan.leaves)), dtype=np.int64)
-            ends[: len(plan.leaves)] = [
-                plan.segments[leaf].row + plan.segments[leaf].end - plan.segments[leaf].start - 1 for leaf in plan.leaves
-            ]
-            return self._last(geometry, hidden, keys_values, copies, self._moved(ends), angles[last_layer.layer_type])[: len(plan.leaves)]
+            read = np.zeros(_rounded(sum(run.end - run.start for run in runs)), dtype=np.int64)
+            for run in runs:
+                first = plan.segments[run.segment].row + run.start - plan.segments[run.segment].start
+                read[run.row : run.row + run.end - run.start] = np.arange(first, first + run.end - run.start)
+            places = self._moved(read)
+            last_calls = geometry.calls(runs, last_layer.window)
+            return self._last(hidden[places], keys_values, copies, last_calls, angles[last_layer.layer_type][places])
 
     def _last(
-        self,
-        geometry: Grid | Whole,
-        hidden: torch.Tensor,
-        keys_values: torch.Tensor,
-        copies: torch.Tensor | None,
-        ends: torch.Tensor,
-        angles: torch.Tensor,
+        self, read: torch.Tensor, keys_values: torch.Tensor, copies: torch.Tensor | None, calls: Sequence[Call], angles: torch.Tensor
     ) -> torch.Tensor:
-        """The last layer and the head of the rows that are read alone."""
+        """The last layer and the norm after it, of the rows that are read alone."""
         layer = self.layers[-1]
         assert layer.last_queries is not None
-        read = hidden[ends]
-        queries = layer.last_queries(layer.before_attention(read)).view(-1, self._heads, self._size)
-        if layer.query_norm is not None:
-            queries = layer.query_norm(queries)
-        self._rotate(queries, angles[ends])
-        spare = read.new_zeros(len(read) + SPARE_ROWS, self._heads, self._size)
-        spare[: len(read)] = queries
+        queries = read.new_zeros(len(read) + SPARE_ROWS, self._heads, self._size)
+        for start in range(0, len(read), self._block):
+            rows = slice(start, start + self._block)
+            made = layer.last_queries(layer.before_attention(read[rows])).view(-1, self._heads, self._size)
+            if layer.query_norm is not None:
+                made = layer.query_norm(made)
+            self._rotate(made, angles[rows])
+            queries[start : start + len(made)] = made
         attended = read.new_zeros(len(read), self._heads, self._size)
-        self._attend(layer, spare, keys_values, copies, geometry.lasts(layer.window), attended)
+        self._attend(layer, queries, keys_values, copies, calls, attended)
         self._rest(layer, read, attended)
-        return self._head(self._norm(read))
+        return self._norm(read)
 
     def _project(self, layer: Layer, hidden: torch.Tensor, packed: torch.Tensor, angles: torch.Tensor, heads: int) -> None:
         """Rotated queries (`heads` of them, or none), rotated keys, and values of all rows."""
@@ -178,7 +176,7 @@ class PackedDecoder:
         queries: torch.Tensor,
         keys_values: torch.Tensor,
         copies: torch.Tensor | None,
-        calls: Any,
+        calls: Sequence[Call],
         attended: torch.Tensor,
     ) -> None:
         if copies is not None:
@@ -211,24 +209,22 @@ class PackedDecoder:
         tensor = torch.from_numpy(array)
         return tensor if self._on_cpu else tensor.pin_memory().to(self._device, non_blocking=True)
 
-    def _layer(
-        self, layer: Any, family: Family, make: Callable[[Weights], Linear], window: int | None, layer_type: str | None, *, last: bool
-    ) -> Layer:
+    def _layer(self, layer: Any, family: Family, window: int | None, layer_type: str | None, *, last: bool) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
         query, key = (_side_by_side(_fused(part), self._size) for part in (attention.q_proj, attention.k_proj))
         value = _fused(attention.v_proj)
         around = family.norms_around
         return Layer(
             before_attention=_norm(layer.input_layernorm, family),
-            inputs=make(_joined([key, value] if last else [query, key, value])),
-            last_queries=make(query) if last else None,
+            inputs=self.linear(_joined([key, value] if last else [query, key, value])),
+            last_queries=self.linear(query) if last else None,
             query_norm=_norm(attention.q_norm, family, halves=True) if family.query_key_norms else None,
             key_norm=_norm(attention.k_norm, family, halves=True) if family.query_key_norms else None,
-            output=make(_fused(attention.o_proj)),
+            output=self.linear(_fused(attention.o_proj)),
             after_attention=_norm(layer.post_attention_layernorm, family) if around else None,
             before_mlp=_norm(layer.pre_feedforward_layernorm if around else layer.post_attention_layernorm, family),
-            gate_and_up=make(_fused(mlp.gate_proj, mlp.up_proj)),
-            down=make(_fused(mlp.down_proj)),
+            gate_and_up=self.linear(_fused(mlp.gate_proj, mlp.up_proj)),
+            down=self.linear(_fused(mlp.down_proj)),
             after_mlp=_norm(layer.post_feedforward_layernorm, family) if around else None,
             window=window,
             layer_type=layer_type,
@@ -278,20 +274,3 @@ def _narrow_norm(rows: torch.Tensor, *, weight: torch.Tensor, epsilon: float) ->
     """In float32; weights of the rows' own type multiply after rounding, as Llama's do, wide ones before, as Gemma's."""
     normed = functional.rms_norm(rows.float(), (len(weight),), None, epsilon)
     return normed.to(rows.dtype) * weight if weight.dtype == rows.dtype else (normed * weight).to(rows.dtype)
-
-
-def _head(score: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The head: a linear layer, or one or more with activations between."""
-    modules: list[Any] = list(score) if isinstance(score, torch.nn.Sequential) else [score]
-    *hidden, last = modules
-    weight = last.weight.detach().float()
-    bias = None if last.bias is None else last.bias.detach().float()
-
-    def logits(rows: torch.Tensor) -> torch.Tensor:
-        for module in hidden:
-            rows = module(rows)
-        # Row by row: as a matrix product so narrow, a row's sum would depend on how many there are.
-        found = torch.stack([(rows.float() * label).sum(-1) for label in weight], -1)
-        return found if bias is None else found + bias
-
-    return logits

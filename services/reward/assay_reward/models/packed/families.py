@@ -43,20 +43,20 @@ class Family:
 
 
 FAMILIES = (
-    Family(architectures=("LlamaForSequenceClassification",)),
-    Family(architectures=("MistralForSequenceClassification",), windows="all"),
-    Family(architectures=("Qwen2ForSequenceClassification",), windows="by_layer_type"),
+    Family(architectures=("LlamaForSequenceClassification", "LlamaForCausalLM")),
+    Family(architectures=("MistralForSequenceClassification", "MistralForCausalLM"), windows="all"),
+    Family(architectures=("Qwen2ForSequenceClassification", "Qwen2ForCausalLM"), windows="by_layer_type"),
     Family(architectures=("Qwen2ForRewardModel",), windows="by_layer_type", reads="before_first_padding"),
-    Family(architectures=("Qwen3ForSequenceClassification",), windows="by_layer_type", query_key_norms=True),
+    Family(architectures=("Qwen3ForSequenceClassification", "Qwen3ForCausalLM"), windows="by_layer_type", query_key_norms=True),
     Family(
-        architectures=("Gemma2ForSequenceClassification",),
+        architectures=("Gemma2ForSequenceClassification", "Gemma2ForCausalLM"),
         windows="by_layer_type",
         norms_from_one=True,
         norms_around=True,
         caps_attention=True,
     ),
     Family(
-        architectures=("Gemma3TextForSequenceClassification",),
+        architectures=("Gemma3TextForSequenceClassification", "Gemma3ForCausalLM"),
         windows="by_layer_type",
         norms_from_one=True,
         norms_around=True,

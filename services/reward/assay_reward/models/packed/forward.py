@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from assay_reward.models.forwards import Logits
 from assay_reward.models.packed.decoder import PackedDecoder
 from assay_reward.models.packed.families import Family, read_position
+from assay_reward.models.packed.heads import score_head
 from assay_reward.models.packed.plan import Ids, plan_of
 
 
@@ -22,6 +24,7 @@ class PackedForward:
         self._family = family
         self._padding: int | None = model.config.get_text_config().pad_token_id
         self._decoder = PackedDecoder(model, family)
+        self._head = score_head(model.score)
 
     def cost(self, sequences: Sequence[tuple[int, ...]]) -> int:
         """Tokens of the batch without repetition."""
@@ -42,7 +45,9 @@ class PackedForward:
 
     def _batch(self, distinct: Sequence[Ids]) -> tuple[list[list[float]], int]:
         plan = plan_of(distinct)
-        return self._decoder.logits(plan, distinct).double().tolist(), plan.tokens
+        with torch.inference_mode():
+            logits = self._head(self._decoder.hidden(plan, distinct, plan.lasts))[: len(distinct)]
+            return logits.double().tolist(), plan.tokens
 
     def _read(self, sequences: Sequence[tuple[int, ...]]) -> tuple[list[Ids], list[int]]:
         """The distinct sequences up to where the head reads them, and for each given the place of its own among them."""

@@ -14,14 +14,14 @@ Elsewhere a segment is one call with all keys before it, in whatever order the k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from assay_reward.models.packed.plan import Plan
+from assay_reward.models.packed.plan import Plan, Run
 
 CHUNK = 512
 """Keys of a chunk; that of PyTorch's kernel for CPUs, and a multiple of `BLOCK`."""
@@ -83,45 +83,16 @@ class Grid:
         self._plan = plan
         self._masks = masks
         self._starts = [segment.start // CHUNK * CHUNK for segment in plan.segments]
-        self._rows: list[int] = []
-        self.index = self._copies()
+        self._rows, index = _copies(plan, self._starts)
+        self.index = index
         """Packed row of each row of the key buffer; None where they are the same."""
 
-    def segments(self, window: int | None) -> list[Call]:
-        """All queries of all segments."""
+    def calls(self, runs: Sequence[Run], window: int | None) -> list[Call]:
+        """All queries of the runs."""
         calls: list[Call] = []
-        for number, segment in enumerate(self._plan.segments):
-            calls += self._calls(number, segment.row, segment.start, segment.end, window)
+        for run in runs:
+            calls += self._calls(run.segment, run.row, run.start, run.end, window)
         return calls
-
-    def lasts(self, window: int | None) -> list[Call]:
-        """The last query of each sequence, the i-th in row i."""
-        calls: list[Call] = []
-        for row, number in enumerate(self._plan.leaves):
-            end = self._plan.segments[number].end
-            calls += self._calls(number, row, end - 1, end, window)
-        return calls
-
-    def _copies(self) -> npt.NDArray[np.int64] | None:
-        segments = self._plan.segments
-        if not self._plan.shares:
-            # Without parents every segment starts at position 0, a chunk's beginning.
-            self._rows = [segment.row for segment in segments]
-            return None
-        parts: list[npt.NDArray[np.int64]] = []
-        total = 0
-        for number, segment in enumerate(segments):
-            self._rows.append(total)
-            pieces = [np.arange(segment.row, segment.row + segment.end - segment.start)]
-            wanted, above = segment.start, segment.parent
-            while wanted > self._starts[number]:
-                other = segments[above]
-                low = max(other.start, self._starts[number])
-                pieces.append(np.arange(other.row + low - other.start, other.row + wanted - other.start))
-                wanted, above = low, other.parent
-            parts += reversed(pieces)
-            total += segment.end - self._starts[number]
-        return np.concatenate([*parts, np.zeros(SPARE_ROWS, dtype=np.int64)])
 
     def _calls(self, number: int, row: int, start: int, end: int, window: int | None) -> Iterator[Call]:
         """Of the queries at positions start..end of a segment, the first of them in the row given."""
@@ -158,44 +129,54 @@ class Grid:
 
 
 class Whole:
-    """The calls of one batch, each segment with all keys before it at once."""
+    """The calls of one batch, each run with all keys before it at once."""
 
     def __init__(self, plan: Plan, masks: Masks) -> None:
-        self._plan = plan
         self._masks = masks
-        self._rows: list[int] = []
-        self.index = self._copies()
+        self._rows, index = _copies(plan, [0] * len(plan.segments))
+        self.index = index
         """As of a `Grid`."""
 
-    def segments(self, window: int | None) -> list[Call]:
-        """All queries of all segments."""
+    def calls(self, runs: Sequence[Run], window: int | None) -> list[Call]:
+        """All queries of the runs."""
         calls = []
-        for number, segment in enumerate(self._plan.segments):
-            rows = segment.end - segment.start
-            causal = not segment.start and (window is None or rows <= window)
-            seen = None if causal else self._masks.seen(offset=segment.start, rows=rows, keys=segment.end, window=window)
-            calls.append(Call(segment.row, rows, rows, self._rows[number], segment.end, seen, causal, True))
+        for run in runs:
+            rows = run.end - run.start
+            low = 0 if window is None else max(0, run.start - window + 1)
+            causal = not run.start and (window is None or rows <= window)
+            # A single query sees all keys that are left here.
+            plain = causal or rows == 1
+            seen = None if plain else self._masks.seen(offset=run.start - low, rows=rows, keys=run.end - low, window=window)
+            calls.append(Call(run.row, rows, rows, self._rows[run.segment] + low, run.end - low, seen, causal, True))
         return calls
 
-    def lasts(self, window: int | None) -> list[Call]:
-        """The last query of each sequence, the i-th in row i."""
-        calls = []
-        for row, number in enumerate(self._plan.leaves):
-            end = self._plan.segments[number].end
-            low = 0 if window is None else max(0, end - window)
-            calls.append(Call(row, 1, 1, self._rows[number] + low, end - low, None, False, True))
-        return calls
 
-    def _copies(self) -> npt.NDArray[np.int64] | None:
-        segments = self._plan.segments
-        if not self._plan.shares:
-            self._rows = [segment.row for segment in segments]
-            return None
-        whole: list[npt.NDArray[np.int64]] = []
-        total = 0
-        for segment in segments:
-            own = np.arange(segment.row, segment.row + segment.end - segment.start)
-            whole.append(own if segment.parent < 0 else np.concatenate([whole[segment.parent], own]))
-            self._rows.append(total)
-            total += segment.end
-        return np.concatenate(whole)
+def _copies(plan: Plan, starts: Sequence[int]) -> tuple[list[int], npt.NDArray[np.int64] | None]:
+    """A key buffer in which each segment follows what comes before it, from a position on.
+
+    Args:
+        plan: of the batch.
+        starts: that position for each segment, at or before its own start.
+
+    Returns:
+        Row of that position in the buffer for each segment, and the packed row of each row of the buffer; None where they are the same.
+    """
+    segments = plan.segments
+    if not plan.shares:
+        # Without parents every segment starts at position 0.
+        return [segment.row for segment in segments], None
+    rows = []
+    parts: list[npt.NDArray[np.int64]] = []
+    total = 0
+    for segment, start in zip(segments, starts, strict=True):
+        rows.append(total)
+        pieces = [np.arange(segment.row, segment.row + segment.end - segment.start)]
+        wanted, above = segment.start, segment.parent
+        while wanted > start:
+            other = segments[above]
+            low = max(other.start, start)
+            pieces.append(np.arange(other.row + low - other.start, other.row + wanted - other.start))
+            wanted, above = low, other.parent
+        parts += reversed(pieces)
+        total += segment.end - start
+    return rows, np.concatenate([*parts, np.zeros(SPARE_ROWS, dtype=np.int64)])

@@ -35,6 +35,20 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """Positions of a segment up to its last, that are queried."""
+
+    segment: int
+    """Index of the segment."""
+    start: int
+    """The first position."""
+    end: int
+    """After the last, as the segment's."""
+    row: int
+    """Row of the first among the rows of all runs that go together."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The packed tokens of a batch of distinct sequences."""
 
@@ -51,6 +65,48 @@ class Plan:
     def shares(self) -> bool:
         """Whether any segment follows another."""
         return len(self.segments) > len(self.leaves)
+
+    @property
+    def whole(self) -> list[Run]:
+        """All positions."""
+        return [Run(number, segment.start, segment.end, segment.row) for number, segment in enumerate(self.segments)]
+
+    @property
+    def lasts(self) -> list[Run]:
+        """The last position of each sequence, the i-th in row i."""
+        ends = [(leaf, self.segments[leaf].end) for leaf in self.leaves]
+        return [Run(leaf, end - 1, end, row) for row, (leaf, end) in enumerate(ends)]
+
+    def tails(self, firsts: Sequence[int]) -> tuple[list[Run], list[npt.NDArray[np.int64]]]:
+        """What sequences need from a position on, once where they share it.
+
+        Args:
+            firsts: that position, for each sequence; within it.
+
+        Returns:
+            The runs, and for each sequence the rows of its positions from that one to its last.
+        """
+        starts = [segment.end for segment in self.segments]
+        paths: list[list[int]] = []
+        for leaf, first in zip(self.leaves, firsts, strict=True):
+            path = []
+            number = leaf
+            while number >= 0 and self.segments[number].end > first:
+                starts[number] = min(starts[number], max(first, self.segments[number].start))
+                path.append(number)
+                number = self.segments[number].parent
+            paths.append(path[::-1])
+        runs: dict[int, Run] = {}
+        row = 0
+        for number, (segment, start) in enumerate(zip(self.segments, starts, strict=True)):
+            if start < segment.end:
+                runs[number] = Run(number, start, segment.end, row)
+                row += segment.end - start
+        rows = []
+        for path, first in zip(paths, firsts, strict=True):
+            pieces = [(runs[number], max(first, self.segments[number].start)) for number in path]
+            rows.append(np.concatenate([np.arange(run.row + start - run.start, run.row + run.end - run.start) for run, start in pieces]))
+        return list(runs.values()), rows
 
 
 def plan_of(sequences: Sequence[Ids]) -> Plan:
