@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 RECORDS = Counter(
@@ -17,3 +19,11 @@ BATCH_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
 )
 LAG = Gauge("assay_kafka_consumer_lag", "Committed records of an assigned partition that are not processed yet.", ["topic", "partition"])
+
+
+def count_from_zero(topics: Iterable[str]) -> None:
+    """Shows what may become of a reader's records before any has: else the first one would be no increase to Prometheus."""
+    for topic in topics:
+        DEAD_LETTERS_SENT.labels(topic)
+        for outcome in ("processed", "rejected", "retried"):
+            RECORDS.labels(topic, outcome)

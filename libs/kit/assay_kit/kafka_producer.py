@@ -50,6 +50,7 @@ class EventProducer:
             future = producer.send(encoded.topic, key=encoded.key, value=encoded.value, headers=encoded.headers)
         except KafkaError as error:
             raise Unavailable(f"could not send to {topic.name}: {error}") from error
+        RECORDS.labels(topic.name, "failed")  # shown as 0, so that the first failure is an increase
         future.add_callback(lambda _: RECORDS.labels(topic.name, "sent").inc())
         future.add_errback(self._failed, topic.name)
 

@@ -17,7 +17,7 @@ from kafka.structs import ConsumerGroupMetadata, TopicPartition
 from assay_kit.kafka_backoff import Backoff
 from assay_kit.kafka_batches import Batch, Handler
 from assay_kit.kafka_connection import KafkaConnection
-from assay_kit.kafka_metrics import BATCH_SECONDS, LAG
+from assay_kit.kafka_metrics import BATCH_SECONDS, LAG, count_from_zero
 from assay_kit.kafka_transactions import TransactionalProducer
 from assay_kit.topics import Topic
 
@@ -86,6 +86,7 @@ class TransactionalWorker:
         self._service = service
         self._group = group
         self._topics = {topic.name: topic for topic in topics}
+        count_from_zero(self._topics)
         self._handle = handle
         self._max_batch = max_batch
         self._read_ahead = read_ahead

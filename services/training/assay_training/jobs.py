@@ -46,6 +46,7 @@ class TrainingJobs:
         self._slots = threading.Lock()
         for name in ALGORITHMS:
             jobs.kind(name, self.run, concurrency=settings.training_concurrency)
+            RESTARTS.labels(name)  # shown as 0, so that the first one is an increase to Prometheus
 
     def run(self, context: JobContext, spec: dict[str, Any]) -> dict[str, Any]:
         """Checks, asks the gate, trains; the result is what a caller needs of the lineage."""

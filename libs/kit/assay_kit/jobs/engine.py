@@ -19,7 +19,7 @@ from assay_kit.jobs.context import outside
 from assay_kit.jobs.exclusive import only_process
 from assay_kit.jobs.log import TERMINAL, EventLog, Standing, database_url
 from assay_kit.jobs.publisher import EventPublisher
-from assay_kit.jobs.work import AtWork, Kind, Run, count_end, execute, quiet_logs
+from assay_kit.jobs.work import AtWork, Kind, Run, count_end, count_from_zero, execute, quiet_logs
 from assay_kit.settings import ServiceSettings
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class Jobs:
         if self._log is not None:
             raise RuntimeError("kinds are declared before launch")
         self._kinds[name] = Kind(name=name, run=run, concurrency=concurrency)
+        count_from_zero(self.service, name)
 
     @property
     def kinds(self) -> tuple[str, ...]:

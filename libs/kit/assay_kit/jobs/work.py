@@ -116,10 +116,19 @@ def _to_the_end(jobs: Jobs, context: JobContext, kind: Kind) -> None:
         raise JobFailed(event.error)
 
 
+def count_from_zero(service: str, kind: str) -> None:
+    """Shows how jobs of a kind may end before one has: else the first one would be no increase to Prometheus."""
+    for state in TERMINAL:
+        ENDED.labels(service, kind, _name_of(state))
+
+
 def count_end(event: jobs_pb2.JobEvent) -> None:
     """Counts the end of a job."""
-    state = jobs_pb2.JobState.Name(event.state).removeprefix("JOB_STATE_").lower()
-    ENDED.labels(event.service, event.kind, state).inc()
+    ENDED.labels(event.service, event.kind, _name_of(event.state)).inc()
+
+
+def _name_of(state: jobs_pb2.JobState.ValueType) -> str:
+    return jobs_pb2.JobState.Name(state).removeprefix("JOB_STATE_").lower()
 
 
 def quiet_logs() -> None:
