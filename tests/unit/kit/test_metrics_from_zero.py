@@ -1,4 +1,4 @@
-"""What has not happened yet is shown as 0: a series that is born at 1 is no increase to Prometheus, and the first failure would be missed."""
+"""What has not happened yet is shown as 0: to Prometheus a series born at 1 is no increase, and the first failure would be missed."""
 
 from pathlib import Path
 
