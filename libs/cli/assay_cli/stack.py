@@ -25,6 +25,8 @@ from assay_cli.ports import free_ports
 from assay_cli.supervised import Guardian, Report, Status, Supervised
 
 HOST = "127.0.0.1"
+_OF_OTHER_SERVICES = ("ASSAY_TLS_DIR", "ASSAY_HEALTH_PORT", "ASSAY_INSTANCE")
+"""Settings that name one service or speak of a cluster; those of the local stack are plaintext, each at its own ports."""
 _GRPC_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.enable_http_proxy", 0)]
 
 
@@ -239,7 +241,7 @@ class LocalStack:
         rpc, metrics = self._ports[service.name]
         return {
             **service.environment,
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in _OF_OTHER_SERVICES},
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
             "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -247,6 +249,7 @@ class LocalStack:
             **self._extra_env,
             "ASSAY_DATA_DIR": str(self.data_dir / service.name),
             "ASSAY_KAFKA_BOOTSTRAP": self.kafka_bootstrap,
+            **({"ASSAY_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"} if self._broker is not None else {}),
             "ASSAY_KAFKA_CREATE_TOPICS": "true",
             "ASSAY_GRPC_HOST": HOST,
             "ASSAY_GRPC_PORT": str(rpc),

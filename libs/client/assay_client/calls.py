@@ -19,8 +19,11 @@ DEFAULT_TIMEOUT_SECONDS = 120.0
 _FULL_PATIENCE_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
+_ENDING_SECONDS = 600.0
+"""For calls on a channel whose files have changed."""
 
 Answer = TypeVar("Answer")
+Stub = TypeVar("Stub")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +109,10 @@ class Attempts:
 
 
 class Caller:
-    """A channel to one service, and how to call over it. Threads may share it."""
+    """A channel to one service, and how to call over it. Threads may share it.
+
+    Where the files of its TLS change, the next call goes over another channel; calls that have begun end on theirs.
+    """
 
     def __init__(
         self,
@@ -119,11 +125,25 @@ class Caller:
     ) -> None:
         """Opens the channel; it connects with the first call. `target` is as `assay_client.channels.target_of` takes it."""
         self.target = target
-        self.channel = open_channel(target, security)
+        self._security = security
+        self._opening = threading.Lock()
+        self._written = security.written() if security is not None else ()
+        self._channel = open_channel(target, security)
+        self._stubs: dict[Any, Any] = {}
         self._where = f"{service} service at {target}"
         self._patience = patience
         self._timeout = timeout_seconds
         self._closed = threading.Event()
+
+    def stub(self, of: Callable[[grpc.Channel], Stub]) -> Stub:
+        """The stub of a class, on the channel for calls that begin now."""
+        with self._opening:
+            if self._security is not None and not self._closed.is_set() and (written := self._security.written()) != self._written:
+                self._written, self._channel, self._stubs = written, open_channel(self.target, self._security), {}
+            if of not in self._stubs:
+                self._stubs[of] = of(self._channel)
+            stub: Stub = self._stubs[of]
+            return stub
 
     def call(self, method: Callable[..., Answer], request: Any, *, timeout_seconds: float | None = None) -> Answer:
         """Calls, and calls again while there is patience.
@@ -171,8 +191,9 @@ class Caller:
 
     def close(self) -> None:
         """Closes the channel and ends the waits."""
-        self._closed.set()
-        self.channel.close()
+        with self._opening:
+            self._closed.set()
+            self._channel.close()
 
 
 class AsyncCaller:
@@ -196,15 +217,23 @@ class AsyncCaller:
         self._patience = patience
         self._timeout = timeout_seconds
         self._security = security
+        self._written: tuple[Any, ...] = ()
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     def channel(self) -> grpc.aio.Channel:
-        """The channel of the running loop."""
+        """The channel for calls that begin now on the running loop; another one where the files of its TLS have changed."""
         loop = asyncio.get_running_loop()
-        if self._channel is None or self._loop is not loop:
+        written = self._security.written() if self._security is not None else ()
+        if self._channel is None or self._loop is not loop or self._written != written:
+            if self._channel is not None and self._loop is loop:
+                closing = loop.create_task(self._channel.close(_ENDING_SECONDS))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
             self._channel = open_async_channel(self.target, self._security)
             self._loop = loop
+            self._written = written
         return self._channel
 
     async def call(self, method: Callable[..., Any], request: Any, *, timeout_seconds: float | None = None) -> Any:
@@ -224,4 +253,4 @@ class AsyncCaller:
             self._channel = self._loop = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_channel": None, "_loop": None}
+        return {**self.__dict__, "_channel": None, "_loop": None, "_closing": set()}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
@@ -39,6 +40,30 @@ class Security:
     def __post_init__(self) -> None:
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("cert_file and key_file go together: both for mutual TLS, or neither")
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str] | None) -> Self | None:
+        """Mutual TLS with ca.crt, tls.crt and tls.key in a folder, as cert-manager writes them; None without a folder."""
+        if not folder:
+            return None
+        where = Path(folder)
+        return cls(ca_file=str(where / "ca.crt"), cert_file=str(where / "tls.crt"), key_file=str(where / "tls.key"))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self | None:
+        """As `from_folder`, with the folder that ASSAY_TLS_DIR names."""
+        return cls.from_folder((os.environ if environment is None else environment).get("ASSAY_TLS_DIR"))
+
+    def written(self) -> tuple[tuple[int, int, int], ...]:
+        """Differs where the files have changed; a channel opened before keeps to what was in them then."""
+        stamps = []
+        for file in (self.ca_file, self.cert_file, self.key_file):
+            try:
+                found = os.stat(file)
+            except OSError:  # none, or away for a moment: opening a channel says which
+                continue
+            stamps.append((found.st_ino, found.st_mtime_ns, found.st_size))
+        return tuple(stamps)
 
     def credentials(self) -> grpc.ChannelCredentials:
         """What a secure channel is opened with.

@@ -20,7 +20,10 @@ class CleaningClient:
     def __init__(self, caller: Caller) -> None:
         """Takes the channel of the service."""
         self._caller = caller
-        self._stub = cleaning_pb2_grpc.CleaningServiceStub(caller.channel)
+
+    @property
+    def _stub(self) -> cleaning_pb2_grpc.CleaningServiceStub:
+        return self._caller.stub(cleaning_pb2_grpc.CleaningServiceStub)
 
     def label_pairs(self, pairs: Sequence[Pair], *, options: cleaning_pb2.CleaningOptions | None = None) -> list[cleaning_pb2.LabelResult]:
         """Labels 1 to 1,000 pairs; a result is `labelled` or `error`."""

@@ -16,7 +16,10 @@ class EvaluationClient:
     def __init__(self, caller: Caller) -> None:
         """Takes the channel of the service."""
         self._caller = caller
-        self._stub = evaluation_pb2_grpc.EvaluationServiceStub(caller.channel)
+
+    @property
+    def _stub(self) -> evaluation_pb2_grpc.EvaluationServiceStub:
+        return self._caller.stub(evaluation_pb2_grpc.EvaluationServiceStub)
 
     def create_benchmark_job(
         self,

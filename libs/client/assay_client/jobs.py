@@ -17,7 +17,10 @@ class JobsClient:
     def __init__(self, caller: Caller) -> None:
         """Takes the channel of the service."""
         self._caller = caller
-        self._stub = jobs_pb2_grpc.JobServiceStub(caller.channel)
+
+    @property
+    def _stub(self) -> jobs_pb2_grpc.JobServiceStub:
+        return self._caller.stub(jobs_pb2_grpc.JobServiceStub)
 
     def get(self, job_id: str) -> jobs_pb2.Job:
         """A job; NOT_FOUND names those there are."""

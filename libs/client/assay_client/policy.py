@@ -16,8 +16,14 @@ class PolicyClient:
     def __init__(self, caller: Caller) -> None:
         """Takes the channel of the service."""
         self._caller = caller
-        self._stub = policy_pb2_grpc.PolicyServiceStub(caller.channel)
-        self._admin = policy_pb2_grpc.PolicyAdminServiceStub(caller.channel)
+
+    @property
+    def _stub(self) -> policy_pb2_grpc.PolicyServiceStub:
+        return self._caller.stub(policy_pb2_grpc.PolicyServiceStub)
+
+    @property
+    def _admin(self) -> policy_pb2_grpc.PolicyAdminServiceStub:
+        return self._caller.stub(policy_pb2_grpc.PolicyAdminServiceStub)
 
     def generate(
         self,

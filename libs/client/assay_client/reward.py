@@ -51,9 +51,15 @@ class RewardClient:
     def __init__(self, caller: Caller) -> None:
         """Takes the channel of the service."""
         self._caller = caller
-        self._stub = reward_pb2_grpc.RewardServiceStub(caller.channel)
-        self._admin = reward_pb2_grpc.ModelAdminServiceStub(caller.channel)
         self._limits: dict[str, int] = {}
+
+    @property
+    def _stub(self) -> reward_pb2_grpc.RewardServiceStub:
+        return self._caller.stub(reward_pb2_grpc.RewardServiceStub)
+
+    @property
+    def _admin(self) -> reward_pb2_grpc.ModelAdminServiceStub:
+        return self._caller.stub(reward_pb2_grpc.ModelAdminServiceStub)
 
     @classmethod
     def connect(

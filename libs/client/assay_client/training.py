@@ -15,7 +15,10 @@ class TrainingClient:
     def __init__(self, caller: Caller) -> None:
         """Takes the channel of the service."""
         self._caller = caller
-        self._stub = training_pb2_grpc.TrainingServiceStub(caller.channel)
+
+    @property
+    def _stub(self) -> training_pb2_grpc.TrainingServiceStub:
+        return self._caller.stub(training_pb2_grpc.TrainingServiceStub)
 
     def create_training_job(
         self,

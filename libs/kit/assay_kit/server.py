@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from assay_kit.errors import AssayError
 from assay_kit.interceptors import ServerInterceptor
 from assay_kit.logs import set_up_logs
 from assay_kit.settings import ServiceSettings
-from assay_kit.tls import CertificateError, CertificateFolder, server_credentials
+from assay_kit.tls import CertificateFolder, server_credentials
 from assay_kit.tracing import set_up_tracing
 
 logger = logging.getLogger(__name__)
@@ -168,16 +167,13 @@ async def _health_alone(settings: ServiceSettings, checks: Any) -> AsyncIterator
 def run(app: App) -> int:
     """Serves the app until SIGTERM or SIGINT, drains, and returns the exit code.
 
-    0 after the drain, 2 where its certificate is of no use, 1 where it cannot start for another reason.
+    0 after the drain, 1 where it cannot start.
     """
     settings = app.settings
     set_up_logs(app.name, settings.log_level, settings.log_format)
     provider = set_up_tracing(app.name, settings.otlp_endpoint)
     try:
         asyncio.run(_serve(app))
-    except CertificateError as error:
-        print(f"assay-{app.name}: ASSAY_TLS_DIR: {error.message}", file=sys.stderr)
-        return 2
     except AssayError as error:
         logger.critical("%s cannot start: %s", app.name, error.message, exc_info=True)
         return 1

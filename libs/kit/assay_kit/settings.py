@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from assay_kit.tls import CertificateError, CertificateFolder
 
 PREFIX = "ASSAY_"
 SERVICES = ("cleaning", "reward", "policy", "training", "evaluation")
@@ -122,7 +125,7 @@ def load_settings(cls: type[T], service: str, argv: Sequence[str]) -> T:
     """Reads the settings of a service from the environment.
 
     `--print-config` prints what is in force and exits 0, `--help` the settings there are; a bad value or an unknown
-    variable exits 2 with one line on stderr.
+    variable exits 2 with one line on stderr, and so does a certificate that nothing can be served with.
     """
     if "--help" in argv or "-h" in argv:
         print(f"python -m assay_{service}: the {service} service. Settings are environment variables:\n")
@@ -142,10 +145,21 @@ def load_settings(cls: type[T], service: str, argv: Sequence[str]) -> T:
         for name, value in settings.model_dump(mode="json").items():
             print(f"{(PREFIX + name).upper()}={_shown(name, value)}")
         raise SystemExit(0)
+    if settings.tls_dir is not None:
+        try:
+            CertificateFolder(settings.tls_dir)
+        except CertificateError as error:
+            print(f"assay-{service}: ASSAY_TLS_DIR: {error.message}", file=sys.stderr)
+            raise SystemExit(2) from None
     return settings
 
 
 def _shown(name: str, value: object) -> object:
+    """As the environment would have it, without what is secret."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return json.dumps(value)
     if name.endswith("_url") and "@" in str(value):
         scheme, _, rest = str(value).partition("://")
         return f"{scheme}://***@{rest.rpartition('@')[2]}"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from assay.jobs.v1 import jobs_pb2, jobs_pb2_grpc
+from assay_client.channels import Security
 from assay_client.client import AssayClient
 from assay_client.endpoints import Endpoints
 from assay_client.errors import AssayClientError, JobFailed
@@ -34,7 +35,7 @@ class Remote(AssayClient):
         """Connects to nothing yet.
 
         Args:
-            settings: Where the services are.
+            settings: Where the services are, and the certificate to show them.
             patience_seconds: Longest time that a service which is away is waited for.
         """
         endpoints = Endpoints(
@@ -43,7 +44,7 @@ class Remote(AssayClient):
             policy=settings.policy_target,
             training=settings.training_target,
         )
-        super().__init__(endpoints)
+        super().__init__(endpoints, security=Security.from_folder(settings.tls_dir))
         self._patience_seconds = patience_seconds
 
     def patiently(self, call: Callable[[], T], *, pause: Pause) -> T:
@@ -80,14 +81,15 @@ class Remote(AssayClient):
             AssayClientError: The service did not come back.
         """
         caller = self._caller(service)
-        watch = jobs_pb2_grpc.JobServiceStub(caller.channel).WatchJob
         sequence = 0
         waits = _Waits(self._patience_seconds)
         while True:
             request = jobs_pb2.WatchJobRequest(id=job_id, from_sequence=sequence)
             try:
                 # A short deadline, so that a cancelled study does not hang on a job that says nothing.
-                for response in caller.stream(watch, request, timeout_seconds=_LOOK_AGAIN_SECONDS):
+                for response in caller.stream(
+                    caller.stub(jobs_pb2_grpc.JobServiceStub).WatchJob, request, timeout_seconds=_LOOK_AGAIN_SECONDS
+                ):
                     waits = _Waits(self._patience_seconds)
                     if response.HasField("event"):
                         sequence = response.event.sequence + 1
@@ -111,7 +113,7 @@ class Remote(AssayClient):
         """
         caller = self._caller(service)
         try:
-            caller.call(jobs_pb2_grpc.JobServiceStub(caller.channel).CancelJob, jobs_pb2.CancelJobRequest(id=job_id), timeout_seconds=10)
+            caller.call(caller.stub(jobs_pb2_grpc.JobServiceStub).CancelJob, jobs_pb2.CancelJobRequest(id=job_id), timeout_seconds=10)
         except AssayClientError as error:
             if error.code not in (*_PASSING, grpc.StatusCode.NOT_FOUND):
                 raise

@@ -7,6 +7,7 @@ import sys
 import torch
 
 from assay.policy.v1 import policy_pb2_grpc
+from assay_client.channels import Security
 from assay_kit.kafka import KafkaConnection
 from assay_kit.server import App, Door, Worker, run
 from assay_kit.settings import load_settings
@@ -26,7 +27,8 @@ def app_of(settings: PolicySettings) -> App:
     catalogue = Catalogue(Backends(settings), settings.data_dir / "models.json")
     engine = Engine(catalogue)
     limits = Limits(max_answers=settings.policy_max_answers, max_new_tokens=settings.policy_max_new_tokens)
-    servicer = PolicyServicer(engine=engine, catalogue=catalogue, rewards=RewardClient(settings.reward_target), limits=limits)
+    rewards = RewardClient(settings.reward_target, Security.from_folder(settings.tls_dir))
+    servicer = PolicyServicer(engine=engine, catalogue=catalogue, rewards=rewards, limits=limits)
     workers: list[Worker] = []
     if settings.kafka_bootstrap:
         workers.append(generation_worker(KafkaConnection.from_settings(settings), engine, limits))

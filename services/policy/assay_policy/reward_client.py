@@ -10,6 +10,8 @@ import grpc
 from assay.common.v1 import common_pb2
 from assay.policy.v1 import policy_pb2
 from assay.reward.v1 import reward_pb2, reward_pb2_grpc
+from assay_client.calls import AsyncCaller, Patience
+from assay_client.channels import Security
 from assay_kit.errors import AssayError, DeadlineExceeded, FailedPrecondition, Unavailable
 
 
@@ -25,10 +27,10 @@ class RewardServiceError(AssayError):
 class RewardClient:
     """Scores answers at the reward service."""
 
-    def __init__(self, target: str) -> None:
-        """Takes host:port; empty means there is none. Connects at the first call."""
+    def __init__(self, target: str, security: Security | None = None) -> None:
+        """Takes the target, as `assay_client.channels.target_of` does; empty means there is none. Connects at the first call."""
         self._target = target
-        self._channel: grpc.aio.Channel | None = None
+        self._channels = AsyncCaller("reward", target, patience=Patience(), security=security)
 
     async def score(
         self,
@@ -53,8 +55,6 @@ class RewardClient:
         """
         if not self._target:
             raise FailedPrecondition("best-of-n needs the reward service; set ASSAY_REWARD_TARGET to its host:port")
-        if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._target)
         request = reward_pb2.ScoreGroupRequest(
             model=model,
             conversation=prompt.conversation,
@@ -62,7 +62,7 @@ class RewardClient:
         )
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            return await reward_pb2_grpc.RewardServiceStub(self._channel).ScoreGroup(request, timeout=timeout)
+            return await reward_pb2_grpc.RewardServiceStub(self._channels.channel()).ScoreGroup(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             text = f"the reward service at {self._target}: {error.details()}"
             if error.code() is grpc.StatusCode.UNAVAILABLE:

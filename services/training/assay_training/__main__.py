@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from assay.jobs.v1 import jobs_pb2
+from assay_client.channels import Security
 from assay_kit.jobs import JobRequestWorker, Jobs, job_door
 from assay_kit.kafka import EventProducer, KafkaConnection
 from assay_kit.server import App, Worker, run
@@ -29,7 +30,7 @@ def app_of(settings: TrainingSettings) -> App:
         events.flush()
 
     jobs = Jobs(service="training", settings=settings, publish=publish if events else None)
-    look_up = reward_service(settings.reward_target)
+    look_up = reward_service(settings.reward_target, Security.from_folder(settings.tls_dir))
     TrainingJobs(jobs=jobs, settings=settings, look_up=look_up)
 
     def startup() -> None:

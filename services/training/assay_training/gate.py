@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from assay.reward.v1 import reward_pb2
+from assay_client.channels import Security
 from assay_client.client import AssayClient
 from assay_client.endpoints import Endpoints
 from assay_client.errors import AssayClientError
@@ -44,18 +45,19 @@ class Verdict:
         return verdict if self.accuracy is None else {**verdict, "accuracy": dict(self.accuracy)}
 
 
-def reward_service(target: str) -> Lookup:
+def reward_service(target: str, security: Security | None = None) -> Lookup:
     """Asks a reward service.
 
     Args:
         target: its host:port; empty where the service was not told.
+        security: TLS to it; None: plaintext.
     """
 
     def look_up(name: str) -> reward_pb2.ModelInfo:
         if not target:
             raise FailedPrecondition("the gate has nobody to ask: set ASSAY_REWARD_TARGET to host:port of the reward service")
         try:
-            with AssayClient(Endpoints(reward=target), timeout_s=20.0) as client:
+            with AssayClient(Endpoints(reward=target), timeout_s=20.0, security=security) as client:
                 return client.reward.get_model(name)
         except AssayClientError as error:
             raise _as_own(error) from error

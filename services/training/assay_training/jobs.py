@@ -86,6 +86,7 @@ class TrainingJobs:
             request=request,
             work_dir=self._settings.data_dir.absolute() / "runs" / folder,
             reward_target=self._settings.reward_target,
+            tls_dir=self._settings.tls_dir and self._settings.tls_dir.absolute(),
             reward_patience_s=self._settings.training_reward_patience_seconds,
         )
         if verdict is None:

@@ -11,6 +11,7 @@ from datasets import Dataset
 from trl import RLOOConfig
 
 from assay.reward.v1 import reward_pb2
+from assay_client.channels import Security
 from assay_client.reward import score_options
 from assay_client.trl import RemoteReward
 from assay_training.bases import load_policy, longest_input
@@ -83,6 +84,7 @@ def train(run: Run) -> Outcome:
         patience_s=run.spec.reward_patience_s,
         options=score_options(truncation=reward_pb2.TRUNCATION_POLICY_PROMPT_LEFT),
         expected_fingerprint=run.spec.reward_fingerprint,
+        security=Security.from_folder(run.spec.tls_dir),
     )
     trainer = PpoTrainer(
         model=model,

@@ -183,6 +183,8 @@ class RunSpec(_Model):
     """Checkpoints, snapshots and the log of the run; removed when the job is over."""
     reward_target: str = ""
     """host:port of the reward service; only PPO asks it."""
+    tls_dir: Path | None = None
+    """Folder with the certificate to show it, as `assay_client.channels.Security.from_folder` reads it; None: plaintext."""
     reward_fingerprint: str = ""
     """Of the reward model that the gate looked at; scores of another one end the run."""
     reward_patience_s: float = Field(default=120.0, gt=0.0)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from assay.jobs.v1 import jobs_pb2
 from assay_cli.output import EXIT_BAD_INPUT, EXIT_UNAVAILABLE, Interrupted, complaints, console, fail, print_json
+from assay_client.channels import Security
 from assay_client.client import AssayClient, JobOwner
 from assay_client.endpoints import Endpoints
 from assay_client.jobs import wait_for_job
@@ -38,6 +39,7 @@ WAITING_PATIENCE_SECONDS = 60.0
 def connect(data_dir: Path, *, patience_s: float = 0.0) -> AssayClient:
     """A client of the services: those that ASSAY_<SERVICE>_TARGET name, else those of the local stack in `data_dir`."""
     named = Endpoints.from_environment()
+    security = None if named == Endpoints() else Security.from_environment()  # a local stack speaks plaintext
     if (data_dir / "endpoints.json").exists():
         try:
             local = Endpoints.from_folder(data_dir)
@@ -47,7 +49,7 @@ def connect(data_dir: Path, *, patience_s: float = 0.0) -> AssayClient:
     elif named == Endpoints():
         hint = "Start one with `assay up`, name its folder with --data-dir, or set ASSAY_REWARD_TARGET=host:port and its like."
         raise fail(f"no stack in {data_dir}", EXIT_UNAVAILABLE, hint)
-    return AssayClient(named, patience_s=patience_s)
+    return AssayClient(named, patience_s=patience_s, security=security)
 
 
 def kafka_environment(data_dir: Path) -> dict[str, str]:

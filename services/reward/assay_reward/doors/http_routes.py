@@ -7,6 +7,7 @@ from typing import Any
 
 from assay.reward.v1 import reward_pb2
 from assay_kit.errors import InvalidArgument
+from assay_kit.tls import https_context
 from assay_reward.doors.http_bodies import Classify, GetReward, classify_body, parsed, rewards_body
 from assay_reward.doors.http_server import Answer, HttpLimits, HttpServer, Post
 from assay_reward.doors.texts import Scores, Words, score_texts
@@ -15,7 +16,11 @@ from assay_reward.settings import RewardSettings
 
 
 def http_door(settings: RewardSettings, scoring: Scoring) -> HttpServer | None:
-    """The server, where it is asked for."""
+    """The server, where it is asked for; over HTTPS where the service has a certificate.
+
+    Raises:
+        CertificateError: TLS is asked for with files of no use.
+    """
     if settings.reward_http_port is None:
         return None
     return HttpServer(
@@ -28,6 +33,7 @@ def http_door(settings: RewardSettings, scoring: Scoring) -> HttpServer | None:
             drain_seconds=settings.drain_seconds,
         ),
         routes=routes(scoring),
+        tls=None if settings.tls_dir is None else https_context(settings.tls_dir),
     )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -64,7 +65,9 @@ class HttpLimits:
 class HttpServer:
     """A worker of the service."""
 
-    def __init__(self, *, host: str, port: int, limits: HttpLimits, routes: Mapping[str, Answer]) -> None:
+    def __init__(
+        self, *, host: str, port: int, limits: HttpLimits, routes: Mapping[str, Answer], tls: ssl.SSLContext | None = None
+    ) -> None:
         """Takes what to serve; `start` begins.
 
         Args:
@@ -72,10 +75,12 @@ class HttpServer:
             port: 0 takes a free one.
             limits: of a request and of all.
             routes: what is posted where.
+            tls: for HTTPS; None: plaintext.
         """
         self._address = (host, port)
         self._limits = limits
         self._routes = routes
+        self._tls = tls
         self._held = 0
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -126,10 +131,11 @@ class HttpServer:
         await runner.setup()
         try:
             listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-            site = web.SockSite(runner, listening)
+            site = web.SockSite(runner, listening, ssl_context=self._tls)
             await site.start()
             self._loop = asyncio.get_running_loop()
-            self._up.set_result(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
+            scheme = "http" if self._tls is None else "https"
+            self._up.set_result(f"{scheme}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
             await self._end.wait()
             # Python 3.11 loses a connection that it accepts while the listener closes, and its client waits; so accepting ends first.
             asyncio.get_running_loop().remove_reader(listening.fileno())
