@@ -6,11 +6,16 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON, ParentBased
 
 
 def set_up_tracing(service: str, otlp_endpoint: str) -> TracerProvider:
-    """Makes this process record spans under the name `assay-<service>`; they leave it only where an endpoint is set."""
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: f"assay-{service}"}))
+    """Makes this process take part in traces under the name `assay-<service>`, and send its spans where an endpoint is set.
+
+    Without one a call that comes with no trace still has an id, which the logs name and calls further on carry; nothing is recorded.
+    """
+    sampler = DEFAULT_ON if otlp_endpoint else ParentBased(ALWAYS_OFF)
+    provider = TracerProvider(sampler=sampler, resource=Resource.create({SERVICE_NAME: f"assay-{service}"}))
     if otlp_endpoint:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 

@@ -42,8 +42,11 @@ class Device:
     def __init__(self, *, batch_tokens: int, ageing_seconds: float) -> None:
         """Takes the budget of a batch; `start` begins."""
         self.batch_tokens = batch_tokens
-        self.changed = threading.Condition()
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
         """Held around everything below, and notified when it changes."""
+        self._to_do_beside = threading.Condition(lock)
+        """Of the same lock; a waking of its own, so that a lone call does not wake a thread that has nothing to do."""
         self.stopping = False
         self._ageing = ageing_seconds
         self._queues: WeakKeyDictionary[RewardModel, ModelQueue] = WeakKeyDictionary()
@@ -98,6 +101,7 @@ class Device:
                 left += queue.units
                 queue.units.clear()
             self.changed.notify_all()
+            self._to_do_beside.notify()
         for waiting in left:
             if waiting.work.future.set_running_or_notify_cancel():
                 waiting.work.future.set_exception(Unavailable("the service ends"))
@@ -117,6 +121,7 @@ class Device:
                 if self._ahead is not None and self._ahead.least_urgent > waiting.standing.priority.value:
                     self._give_up(self._ahead)
                 self.changed.notify_all()
+                self._wake_beside()
         if stopping:
             waiting.work.future.set_exception(Unavailable("the service ends"))
 
@@ -161,7 +166,7 @@ class Device:
             for one in batch.waiting:
                 queue.backlog.add(one.standing, -one.cost)
             self._running = (time.monotonic(), queue.rate.seconds(batch.cost))
-            self.changed.notify_all()
+            self._wake_beside()
             return batch
 
     def _has_work(self) -> bool:
@@ -193,7 +198,7 @@ class Device:
             waits = self._ahead is not None
             if waits:
                 self._finished.append(deliver)
-                self.changed.notify_all()
+                self._wake_beside()
         if not waits:
             deliver()
 
@@ -209,7 +214,7 @@ class Device:
         """Hands out what the device has done while more waits for it, and puts the next batch together while it runs."""
         while True:
             with self.changed:
-                self.changed.wait_for(lambda: self.stopping or self._finished or self._fills_a_batch())
+                self._to_do_beside.wait_for(lambda: self.stopping or self._finished or self._fills_a_batch())
                 deliver = self._finished.popleft() if self._finished else None
                 if deliver is None and self.stopping:
                     return
@@ -219,6 +224,10 @@ class Device:
             if deliver is not None:
                 deliver()
                 del deliver
+
+    def _wake_beside(self) -> None:
+        if self._finished or self._fills_a_batch():
+            self._to_do_beside.notify()
 
     def _fills_a_batch(self) -> bool:
         """Whether choosing now, while the device is busy, loses nothing that could still come."""
