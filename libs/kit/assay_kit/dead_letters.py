@@ -20,9 +20,11 @@ from kafka.structs import ConsumerGroupMetadata, TopicPartition
 
 from assay.common.v1 import common_pb2
 from assay_kit.errors import AssayError, Unavailable
+from assay_kit.kafka_access import KafkaAccess
 from assay_kit.kafka_connection import KafkaConnection, partitions_of
 from assay_kit.kafka_records import Encoded, Rejected, parse
 from assay_kit.kafka_transactions import TransactionalProducer
+from assay_kit.settings import ServiceSettings
 from assay_kit.topics import ALL_TOPICS, DEAD_LETTERS
 
 REPLAY_GROUP = "assay-dead-letters-replay"
@@ -157,7 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [topic.name for topic in ALL_TOPICS]
     if asked.topic not in ("", *names):
         parser.error(f"there is no topic {asked.topic}; the topics are {', '.join(names)}")
-    connection = KafkaConnection(asked.bootstrap)
+    access = KafkaAccess.from_settings(ServiceSettings())
+    connection = KafkaConnection(asked.bootstrap, access=access)
     try:
         if asked.action == "list":
             _print_letters(connection, asked.topic, as_json=asked.json)

@@ -1,5 +1,6 @@
 """Kafka for services: transactional workers, events, followers. The parts are in the `kafka_…` modules beside this one."""
 
+from assay_kit.kafka_access import KafkaAccess
 from assay_kit.kafka_batches import Answer, Handler
 from assay_kit.kafka_connection import KafkaConnection, end_offsets, ensure_topics
 from assay_kit.kafka_follower import TopicFollower, collect
@@ -11,6 +12,7 @@ __all__ = [
     "Answer",
     "EventProducer",
     "Handler",
+    "KafkaAccess",
     "KafkaConnection",
     "MessageTooLarge",
     "Output",

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaConfigurationError, KafkaError, TopicAlreadyExistsError
+from kafka.errors import (
+    AuthorizationError,
+    KafkaConfigurationError,
+    KafkaError,
+    SaslAuthenticationFailedError,
+    TopicAlreadyExistsError,
+)
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import TopicPartition
 
 from assay_kit.errors import Unavailable
+from assay_kit.kafka_access import KafkaAccess
 from assay_kit.settings import ServiceSettings
 from assay_kit.topics import ALL_TOPICS, MAX_MESSAGE_BYTES, Topic
 
@@ -26,21 +33,33 @@ TRANSACTION_TIMEOUT_MS = 15_000
 LARGEST_REQUEST_BYTES = 2 * MAX_MESSAGE_BYTES + 65_536
 """Largest request sent and largest partition fetched at once; a dead letter must fit."""
 
+_PLAINTEXT = KafkaAccess()
+
 
 class KafkaConnection:
     """Where the broker is and who is talking to it. Opens nothing by itself; safe to share between threads."""
 
-    def __init__(self, bootstrap: str, *, instance: str = "", create_topics: bool = False, bootstrap_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        access: KafkaAccess = _PLAINTEXT,
+        instance: str = "",
+        create_topics: bool = False,
+        bootstrap_timeout_s: float = 10.0,
+    ) -> None:
         """Remembers how to connect.
 
         Args:
             bootstrap: Comma-separated host:port of the brokers.
+            access: TLS and user; neither by default.
             instance: Names this process among its equals, and should be the same after a restart, so that a transaction
                 left open by a crash is aborted at once; a random one by default.
             create_topics: Create missing topics of the table before the first client is made.
             bootstrap_timeout_s: How long to wait for the brokers' first answer.
         """
         self.bootstrap = bootstrap
+        self.access = access
         self.instance = instance or uuid.uuid4().hex[:12]
         self.bootstrap_timeout_s = bootstrap_timeout_s
         self._create_topics = create_topics
@@ -48,10 +67,11 @@ class KafkaConnection:
 
     @classmethod
     def from_settings(cls, settings: ServiceSettings) -> KafkaConnection:
-        """The connection of a service; its instance is kept in the service's data folder, which belongs to one process."""
+        """The connection of a service; an instance that is not given is kept in the service's data folder, which belongs to one process."""
         return cls(
             settings.kafka_bootstrap,
-            instance=_kept_instance(settings.data_dir / "kafka-instance"),
+            access=KafkaAccess.from_settings(settings),
+            instance=settings.instance or _kept_instance(settings.data_dir / "kafka-instance"),
             create_topics=settings.kafka_create_topics,
         )
 
@@ -125,11 +145,14 @@ class KafkaConnection:
                 bootstrap_timeout_ms=round(self.bootstrap_timeout_s * 1000),
                 reconnect_backoff_max_ms=1_000,
                 kafka_client=network,
+                **self.access.options(),
                 **options,
             )
         except BaseException as error:
             for opened in networks:  # kafka-python leaves the thread and sockets of a client that could not be made
                 opened.close()
+            if isinstance(error, SaslAuthenticationFailedError | AuthorizationError):
+                raise Unavailable(f"Kafka at {self.bootstrap} does not let {self.access.who} in: {error}") from error
             if isinstance(error, KafkaError) and not isinstance(error, KafkaConfigurationError):
                 raise Unavailable(f"Kafka at {self.bootstrap} does not answer: {error}") from error
             raise

@@ -13,6 +13,7 @@ from typing import Literal, Self, TypeVar
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from assay_kit.kafka_access import KafkaAccess
 from assay_kit.tls import CertificateError, CertificateFolder
 
 PREFIX = "ASSAY_"
@@ -151,6 +152,11 @@ def load_settings(cls: type[T], service: str, argv: Sequence[str]) -> T:
         except CertificateError as error:
             print(f"assay-{service}: ASSAY_TLS_DIR: {error.message}", file=sys.stderr)
             raise SystemExit(2) from None
+    try:
+        KafkaAccess.from_settings(settings).check()
+    except CertificateError as error:
+        print(f"assay-{service}: ASSAY_KAFKA_TLS_DIR: {error.message}", file=sys.stderr)
+        raise SystemExit(2) from None
     return settings
 
 

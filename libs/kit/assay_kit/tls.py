@@ -134,11 +134,11 @@ def _failure(folder: Path) -> str:
         try:
             context.load_cert_chain(folder / CERTIFICATE, folder / KEY, password="")  # else an encrypted key is asked for at the terminal
         except (OSError, ValueError) as error:
-            return f"{folder / CERTIFICATE} and {folder / KEY} are no certificate and its key: {_said(error)}"
+            return f"{folder / CERTIFICATE} and {folder / KEY} are no certificate and its key: {reason_of(error)}"
         try:
             context.load_verify_locations(cafile=folder / AUTHORITY)
         except (OSError, ValueError) as error:
-            return f"{folder / AUTHORITY} is no certificate of an authority: {_said(error)}"
+            return f"{folder / AUTHORITY} is no certificate of an authority: {reason_of(error)}"
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         ends.append((context.wrap_bio(incoming, outgoing, server_side=protocol is ssl.PROTOCOL_TLS_SERVER), incoming, outgoing))
     (server, to_server, from_server), (client, to_client, from_client) = ends
@@ -149,7 +149,7 @@ def _failure(folder: Path) -> str:
             _advance(server.do_handshake)
             to_client.write(from_server.read())
     except ssl.SSLError as error:
-        return f"{folder / CERTIFICATE} is of no use with {folder / AUTHORITY}: {_said(error)}"
+        return f"{folder / CERTIFICATE} is of no use with {folder / AUTHORITY}: {reason_of(error)}"
     return ""
 
 
@@ -158,7 +158,8 @@ def _advance(handshake: Callable[[], None]) -> None:
         handshake()
 
 
-def _said(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What OpenSSL or the file system has against a file, in a few words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)
     if isinstance(error, ssl.SSLError):
