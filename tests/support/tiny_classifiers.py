@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from support.tiny_models import tiny_tokenizer
 from transformers import (
+    AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
     DebertaV2Config,
@@ -120,6 +121,14 @@ def write_classifier(folder: Path, name: str, seed: int = 0, *, labels: int = 1)
         model.config.num_labels = labels
         model = type(model)(model.config)
     return _written(folder, model.eval())
+
+
+def write_language_model(folder: Path, name: str, seed: int = 0, **changes: Any) -> Path:
+    """Writes a language model of the family of a decoder, with changes to its configuration, as `write_classifier`."""
+    torch.manual_seed(seed)
+    config = DECODERS[name]().config
+    config.update({"architectures": None, **changes})
+    return _written(folder, AutoModelForCausalLM.from_config(config).eval())
 
 
 def _written(folder: Path, model: PreTrainedModel) -> Path:

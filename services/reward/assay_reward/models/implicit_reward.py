@@ -22,8 +22,9 @@ from assay_reward.models.chat_inputs import ChatInputs
 from assay_reward.models.chat_text import ChatText
 from assay_reward.models.checkpoints import longest_input, read_tokenizer
 from assay_reward.models.declarations import Declaration, digest_of, read_declaration
-from assay_reward.models.log_probs import LanguageModel, read_language_model
+from assay_reward.models.log_probs import Response
 from assay_reward.models.members import errors_of, files_fingerprint, inside, member_folder
+from assay_reward.models.read_log_probs import LanguageModel, read_language_model
 
 MARKER = "implicit_reward.json"
 EXAMPLE = '{"policy": "./policy", "reference": "./reference", "beta": 0.1, "length_normalised": false}'
@@ -60,8 +61,8 @@ class ImplicitReward:
         self.architecture = policy.architecture
         self.dtype = dtype
         self.max_input_tokens = max_input_tokens
-        self._policy = policy
-        self._reference = reference
+        self._policy = policy.log_probs
+        self._reference = reference.log_probs
         self._inputs = inputs
         self._declared = declared
 
@@ -75,20 +76,26 @@ class ImplicitReward:
         return self._inputs.render(conversation, truncation)
 
     def cost(self, prepared: Sequence[Prepared]) -> int:
-        """Each sequence goes through both models."""
-        return 2 * sum(item.tokens for item in prepared)
+        """Tokens that go through the policy and those that go through the reference; each computes once what the sequences share."""
+        asked = _responses(prepared)
+        return self._policy.cost(asked) + self._reference.cost(asked)
 
     def score(self, prepared: Sequence[Prepared]) -> Computed:
         """The implied reward of each; as members both log-probabilities of the response, in nats."""
+        asked = _responses(prepared)
+        policy, reference = self._policy.likelihoods(asked), self._reference.likelihoods(asked)
         raw: list[float] = []
         members: list[tuple[MemberScore, ...]] = []
-        for item in prepared:
-            policy = self._policy.response_log_prob(item.ids, item.prompt_tokens)
-            reference = self._reference.response_log_prob(item.ids, item.prompt_tokens)
+        for item, one, other in zip(prepared, policy.sums, reference.sums, strict=True):
             tokens = item.response_tokens if self._declared.length_normalised else 1
-            raw.append(self._declared.beta * (policy - reference) / tokens)
-            members.append((MemberScore(name="policy_log_prob", raw=policy), MemberScore(name="reference_log_prob", raw=reference)))
-        return Computed(raw=tuple(raw), computed_tokens=self.cost(prepared), padded_tokens=0, members=tuple(members))
+            raw.append(self._declared.beta * (one - other) / tokens)
+            members.append((MemberScore(name="policy_log_prob", raw=one), MemberScore(name="reference_log_prob", raw=other)))
+        computed = policy.computed_tokens + reference.computed_tokens
+        return Computed(raw=tuple(raw), computed_tokens=computed, padded_tokens=0, members=tuple(members))
+
+
+def _responses(prepared: Sequence[Prepared]) -> list[Response]:
+    return [Response(item.ids, item.prompt_tokens) for item in prepared]
 
 
 def _with_border(item: ScoreInput, prepared: Prepared | AssayError) -> Prepared | AssayError:

@@ -1,77 +1,85 @@
-"""Log-probabilities of a response under a language model, without the logits of a whole sequence in memory."""
+"""From token ids to how likely responses are under a language model: what every way of computing that has, and the plain one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from transformers import AutoModelForCausalLM
-
-from assay_kit.errors import InvalidArgument
-from assay_reward.models.base import LoadOptions
-from assay_reward.models.checkpoints import architecture_of, read_config, read_weights
 
 _POSITIONS_PER_CHUNK = 256
-_ALIKE = 1e-3
 
 
-class LanguageModel:
-    """A causal language model in memory, that tells how likely a response is."""
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response to a prompt, as tokens."""
 
-    def __init__(self, model: Any, device: str) -> None:
-        """Takes a model of transformers, on its device."""
-        self.config = model.config.get_text_config()
-        self.architecture = str(model.config.architectures[0])
+    ids: tuple[int, ...]
+    """Prompt and response."""
+    prompt_tokens: int
+    """Where the response begins; from 1, since the first token of all has nothing before it, to less than all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihoods:
+    """What the device gave for some responses."""
+
+    sums: list[float]
+    """For each, in order: the sum over its tokens of ln p(token | all before it)."""
+    computed_tokens: int
+    """Tokens that went through the model; what sequences share counts once."""
+
+
+class LogProbs(Protocol):
+    """A way of computing a language model."""
+
+    def cost(self, responses: Sequence[Response]) -> int:
+        """The `computed_tokens` of these; any thread."""
+
+    def likelihoods(self, responses: Sequence[Response]) -> Likelihoods:
+        """Those of each response; the device's thread."""
+
+
+class PlainLogProbs:
+    """The forward of transformers: each distinct response by itself, so that it has the same bits in any company."""
+
+    def __init__(self, model: Any) -> None:
+        """Takes a causal language model on its device, in evaluation mode."""
         self._body = model.base_model
         self._head = model.get_output_embeddings()
-        self._softcap: float | None = getattr(self.config, "final_logit_softcapping", None)
-        self._device = device
+        self._softcap = softcap_of(model)
+        self._device = model.device
 
-    def response_log_prob(self, ids: Sequence[int], prompt_tokens: int) -> float:
-        """Sum over the response's tokens of ln p(token | all before it).
+    def cost(self, responses: Sequence[Response]) -> int:
+        """Sum of the lengths of the distinct ones; what follows the last token of one is not asked."""
+        return sum(len(response.ids) - 1 for response in set(responses))
 
-        One sequence by itself, so that it has the same bits in any company. The head is applied to the positions that predict
-        the response, a chunk of them at a time, and the softmax taken in float32 at least.
+    def likelihoods(self, responses: Sequence[Response]) -> Likelihoods:
+        """One after the other."""
+        known = {response: self._sum(response) for response in dict.fromkeys(responses)}
+        return Likelihoods(sums=[known[response] for response in responses], computed_tokens=self.cost(responses))
 
-        Args:
-            ids: prompt and response.
-            prompt_tokens: where the response begins; at least 1, since the first token of all has nothing before it.
-        """
+    def _sum(self, response: Response) -> float:
+        """The head is applied to the positions that predict the response, a chunk of them at a time; the softmax is taken in float32."""
         total = 0.0
         with torch.inference_mode():
-            sequence = torch.tensor([ids], device=self._device)
-            hidden = self._body(input_ids=sequence, attention_mask=torch.ones_like(sequence), use_cache=False).last_hidden_state[0]
-            for start in range(prompt_tokens, len(ids), _POSITIONS_PER_CHUNK):
-                end = min(start + _POSITIONS_PER_CHUNK, len(ids))
-                logits = self._head(hidden[start - 1 : end - 1]).float()
-                if self._softcap is not None:
-                    logits = self._softcap * torch.tanh(logits / self._softcap)
-                chosen = logits.gather(-1, sequence[0, start:end, None])[:, 0] - logits.logsumexp(-1)
-                total += float(chosen.double().sum())
+            ids = torch.tensor([response.ids], device=self._device)
+            mask = torch.ones_like(ids[:, :-1])
+            hidden = self._body(input_ids=ids[:, :-1], attention_mask=mask, use_cache=False).last_hidden_state[0]
+            for start in range(response.prompt_tokens, len(response.ids), _POSITIONS_PER_CHUNK):
+                end = min(start + _POSITIONS_PER_CHUNK, len(response.ids))
+                logits = capped(self._head(hidden[start - 1 : end - 1]).float(), self._softcap)
+                total += float(logits.log_softmax(-1).gather(-1, ids[0, start:end, None]).double().sum())
         return total
 
 
-def read_language_model(folder: Path, options: LoadOptions) -> LanguageModel:
-    """The language model in a folder; warmed up, and held against its own plain forward.
+def softcap_of(model: Any) -> float | None:
+    """The cap that a language model puts on its logits, as Gemma 2 does; None where it has none."""
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return None if cap is None else float(cap)
 
-    Raises:
-        InvalidArgument: field `uri`; it is no whole causal language model, or makes its logits in a way that is not known here.
-    """
-    config = read_config(folder)
-    architecture = architecture_of(config)
-    if not architecture.endswith("ForCausalLM"):
-        raise InvalidArgument("uri", f"the architecture in {folder} is {architecture}; one that ends with ForCausalLM is wanted")
-    model = read_weights(AutoModelForCausalLM, folder, architecture, options)
-    loaded = LanguageModel(model, options.device)
-    ids = list(range(min(8, loaded.config.vocab_size)))
-    with torch.inference_mode():
-        plain = model(input_ids=torch.tensor([ids], device=options.device)).logits[0, :-1].float().log_softmax(-1)
-    expected = float(plain[torch.arange(len(ids) - 1), ids[1:]].sum())
-    found = loaded.response_log_prob(ids, 1)
-    if not abs(found - expected) <= _ALIKE * abs(expected):
-        raise InvalidArgument(
-            "uri", f"{architecture} makes its logits in a way that is not known here: {found} where its own forward gives {expected}"
-        )
-    return loaded
+
+def capped(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
+    """Logits with the cap put on them softly; in place."""
+    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)

@@ -35,11 +35,11 @@ def read_forward(folder: Path, config: Any, options: LoadOptions) -> Forward:
     family = family_of(architecture, config)
     if family is None:
         return PlainForward(model)
-    probes = _probes(config)
-    wanted = torch.tensor(PlainForward(model).logits(probes).rows)
+    asked = probes(config)
+    wanted = torch.tensor(PlainForward(model).logits(asked).rows)
     packed = PackedForward(model, family)
-    found = torch.tensor(packed.logits(probes).rows)
-    allowed = _ALIKE.get(options.dtype, _ALIKE_NARROW) * wanted.abs().clamp_min(1.0)
+    found = torch.tensor(packed.logits(asked).rows)
+    allowed = allowed_difference(options) * wanted.abs().clamp_min(1.0)
     if bool(((found - wanted).abs() <= allowed).all()):
         return packed
     _log.warning(
@@ -52,7 +52,12 @@ def read_forward(folder: Path, config: Any, options: LoadOptions) -> Forward:
     return PlainForward(read_weights(auto_class, folder, architecture, options))
 
 
-def _probes(config: Any) -> list[tuple[int, ...]]:
+def allowed_difference(options: LoadOptions) -> float:
+    """By how much two ways of computing one model may differ, by the type of its weights."""
+    return _ALIKE.get(options.dtype, _ALIKE_NARROW)
+
+
+def probes(config: Any) -> list[tuple[int, ...]]:
     """Two sequences with a shared beginning, of tokens from all of the vocabulary."""
     vocabulary = int(config.vocab_size)
     length = min(_PROBE_TOKENS, getattr(config, "max_position_embeddings", None) or _PROBE_TOKENS)
