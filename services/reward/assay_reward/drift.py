@@ -1,11 +1,12 @@
 """Whether a model's traffic still looks like what it was measured on.
 
-The request path only notes each score in a bounded window; figures are computed when somebody asks for them. Scores of one group are
-not independent, so the critical values are those of the friendliest case: a figure below its critical value shows no drift.
+The request path only notes each score in a bounded window; figures are computed when somebody asks for them. Scores of one call are
+alike, so intervals and critical values are those of as many independent scores as the window is worth (`effective_size`).
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -18,7 +19,7 @@ from scipy.stats import chi2
 from assay.common.v1 import common_pb2
 from assay_reward.engine import Scored
 from assay_reward.loaded import Entry, LoadedModel
-from assay_reward.statistics import CONFIDENCE, Estimate, Floats, rank_correlation, rate
+from assay_reward.statistics import CONFIDENCE, Estimate, Floats, effective_size, rank_correlation, rate
 
 PSI_BINS = 10
 
@@ -51,17 +52,19 @@ class Drift:
 
     Attributes:
         n: Scores in the window.
+        effective_n: How many independent scores they are worth.
         truncation: Share of inputs of which tokens were dropped.
         length_correlation: Spearman's of raw score and response tokens.
         saturation: Share of scores outside the range of the reference.
         psi: Population stability index over ten bins of equal reference share; by custom 0.1 is worth a look and 0.25 a drift.
-        psi_critical: What `psi` exceeds in 5 % of windows without drift: the chi-square quantile times 1/n + 1/reference
-            (Yurdakul 2018).
+        psi_critical: What `psi` exceeds in 5 % of windows without drift: the chi-square quantile times
+            1/effective n + 1/reference (Yurdakul 2018).
         ks: Two-sample Kolmogorov-Smirnov distance; 0..1.
         ks_critical: What `ks` exceeds in 5 % of windows without drift.
     """
 
     n: int
+    effective_n: float
     truncation: Estimate
     length_correlation: Estimate | None
     saturation: Estimate | None = None
@@ -78,12 +81,14 @@ class DriftMonitor:
         """Takes the number of scores kept of each model; > 0."""
         self._window = window
         self._lock = threading.Lock()
-        self._windows: dict[Key, deque[tuple[float, int, bool]]] = {}
+        self._windows: dict[Key, deque[tuple[float, int, bool, int]]] = {}
+        self._calls = itertools.count()
 
     def observe(self, loaded: LoadedModel, scored: Iterable[Scored]) -> None:
         """Notes the scores of a call."""
         key = _key(loaded)
-        noted = [(one.raw, one.prepared.response_tokens, one.prepared.tokens_dropped > 0) for one in scored]
+        call = next(self._calls)
+        noted = [(one.raw, one.prepared.response_tokens, one.prepared.tokens_dropped > 0, call) for one in scored]
         with self._lock:
             window = self._windows.get(key)
             if window is None:
@@ -98,8 +103,10 @@ class DriftMonitor:
             noted = list(self._windows.get(_key(entry.loaded), ()))
         if not noted:
             return None
-        raw, tokens, truncated = (np.array(column, dtype=np.float64) for column in zip(*noted, strict=True))
-        return drift_of(raw, tokens, int(truncated.sum()), reference_of(card))
+        raw, tokens, truncated, calls = zip(*noted, strict=True)
+        scores = np.array(raw, dtype=np.float64)
+        effective = effective_size(scores, np.array(calls, dtype=np.int64))
+        return drift_of(scores, np.array(tokens, dtype=np.float64), sum(truncated), reference_of(card), effective_n=effective)
 
     def keep(self, entries: Collection[Entry]) -> set[tuple[str, str]]:
         """Forgets what is not among these; returns name and revision of what was forgotten."""
@@ -119,7 +126,9 @@ def reference_of(card: common_pb2.QualityCard | None) -> Reference | None:
     return Reference(quantiles=np.array(card.reference_quantiles), n=int(card.reference_scores))
 
 
-def drift_of(raw: Floats, response_tokens: Floats, truncated: int, reference: Reference | None) -> Drift:
+def drift_of(
+    raw: Floats, response_tokens: Floats, truncated: int, reference: Reference | None, *, effective_n: float | None = None
+) -> Drift:
     """The figures of a window.
 
     Args:
@@ -127,22 +136,25 @@ def drift_of(raw: Floats, response_tokens: Floats, truncated: int, reference: Re
         response_tokens: Length of each response, shape (n,).
         truncated: Inputs of which tokens were dropped.
         reference: What the scores are held against.
+        effective_n: How many independent scores they are worth; n by default.
     """
     n = int(raw.size)
-    truncation = rate(truncated, n)
+    worth = float(n) if effective_n is None else effective_n
+    truncation = rate(truncated, n, worth)
     if truncation is None:
         raise ValueError("there is no drift of no scores")
-    correlation = rank_correlation(raw, response_tokens)
+    correlation = rank_correlation(raw, response_tokens, worth)
     if reference is None:
-        return Drift(n=n, truncation=truncation, length_correlation=correlation)
+        return Drift(n=n, effective_n=worth, truncation=truncation, length_correlation=correlation)
     outside = (raw < reference.quantiles[0]) | (raw > reference.quantiles[-1])
     psi, bins = stability_index(raw, reference)
-    share = 1 / n + 1 / reference.n
+    share = 1 / worth + 1 / reference.n
     return Drift(
         n=n,
+        effective_n=worth,
         truncation=truncation,
         length_correlation=correlation,
-        saturation=rate(int(outside.sum()), n),
+        saturation=rate(int(outside.sum()), n, worth),
         psi=psi,
         psi_critical=float(chi2.ppf(CONFIDENCE, bins - 1)) * share if bins > 1 else 0.0,
         ks=distance(raw, reference),

@@ -21,7 +21,7 @@ from assay_kit.errors import AssayError
 from assay_reward.engine import Scored
 from assay_reward.inputs import ScoreInput, ScoreOptions, TextAnswer, TokenAnswer, Tokens
 from assay_reward.loaded import Entry, LoadedModel
-from assay_reward.statistics import Estimate, Floats, mean, rank_correlation, rate
+from assay_reward.statistics import Estimate, Floats, Integers, clustered_rate, effective_size, mean, rank_correlation
 
 WAITING_CALLS = 16
 """Calls that wait for the candidate; one more is given up."""
@@ -111,6 +111,11 @@ class Shadow:
             seen, done, skipped, failed, last_failure = self._seen, self._done, self._skipped, self._failed, self._last_failure
         model = np.concatenate([np.empty(0), *(call.model for call in compared)])
         candidate = np.concatenate([np.empty(0), *(call.candidate for call in compared)])
+        calls = np.repeat(np.arange(len(compared)), [call.model.size for call in compared])
+        worth = min(effective_size(scores, calls) for scores in (model, candidate)) if compared else 0.0
+        pairs, flips, groups, agreements = (
+            np.array([(call.pairs, call.flips, call.groups, call.agreements) for call in compared], dtype=np.float64).reshape(-1, 4).T
+        )
         return Report(
             seen=seen,
             compared=done,
@@ -118,10 +123,10 @@ class Shadow:
             failed=failed,
             last_failure=last_failure,
             answers=int(model.size),
-            flip_rate=rate(sum(call.flips for call in compared), sum(call.pairs for call in compared)),
-            rank_correlation=rank_correlation(model, candidate),
-            standardized_difference=standardized_difference(model, candidate),
-            best_agreement=rate(sum(call.agreements for call in compared), sum(call.groups for call in compared)),
+            flip_rate=clustered_rate(flips, pairs),
+            rank_correlation=rank_correlation(model, candidate, worth),
+            standardized_difference=standardized_difference(model, candidate, calls),
+            best_agreement=clustered_rate(agreements, groups),
         )
 
 
@@ -221,11 +226,12 @@ def compare(inputs: Sequence[ScoreInput], model: Floats, candidate: Floats) -> C
     return Compared(model=model, candidate=candidate, pairs=pairs, flips=flips, groups=len(groups), agreements=agreements)
 
 
-def standardized_difference(first: Floats, second: Floats) -> Estimate | None:
+def standardized_difference(first: Floats, second: Floats, calls: Integers) -> Estimate | None:
     """Mean absolute difference of two scores of the same answers, each standardised over them; None where one is constant."""
     if first.size < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return mean(np.abs((first - first.mean()) / first.std() - (second - second.mean()) / second.std()))
+    differences = np.abs((first - first.mean()) / first.std() - (second - second.mean()) / second.std())
+    return mean(differences, effective_size(differences, calls))
 
 
 def _conversation(item: ScoreInput, index: int) -> Hashable:

@@ -15,6 +15,7 @@ from assay_reward.engine import Scored
 from assay_reward.loaded import LoadedModel, ready
 from assay_reward.models import LoadOptions, load_folder
 from assay_reward.models.base import Prepared
+from assay_reward.statistics import effective_size
 
 QUANTILES = np.linspace(0, 1, 101)
 
@@ -39,6 +40,18 @@ def test_a_like_sample_shows_no_drift() -> None:
         exceeded += [found.psi > found.psi_critical, found.ks > found.ks_critical]
     # Five in a hundred is what the critical values promise: of 200 windows, more than 22 has a probability of about 1 in 1000.
     assert (exceeded <= 22).all() and exceeded.sum() > 0
+
+
+def test_a_like_sample_in_groups_shows_no_drift_either() -> None:
+    calls = np.repeat(np.arange(200), 10)
+    exceeded = np.zeros(2)
+    for seed in range(200):
+        raw = np.sqrt(0.6) * draws(200, seed=seed + 10_000)[calls] + np.sqrt(0.4) * draws(2000, seed=seed + 20_000)
+        worth = effective_size(raw, calls)
+        assert worth < 600
+        found = drift_of(raw, np.arange(raw.size, dtype=float), 0, reference(draws(4000, seed=seed)), effective_n=worth)
+        exceeded += [found.psi > found.psi_critical, found.ks > found.ks_critical]
+    assert (exceeded <= 22).all()
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.7, 1.0), (0.0, 2.0), (-0.7, 1.0)])

@@ -1352,8 +1352,8 @@ class ShadowReport(_message.Message):
 
     @_builtins.property
     def flip_rate(self) -> _common_pb2.Estimate:
-        """Share of the pairs of answers to one conversation whose order the candidate turns round, with the Wilson interval over pairs; pairs
-        that either ties are left out. Absent where there is no such pair.
+        """Share of the pairs of answers to one conversation whose order the candidate turns round; pairs that either ties are left out, and
+        those of one call, which depend on each other, widen the interval. Absent where there is no such pair.
         """
 
     @_builtins.property
@@ -1368,8 +1368,8 @@ class ShadowReport(_message.Message):
 
     @_builtins.property
     def best_agreement(self) -> _common_pb2.Estimate:
-        """Best of n: share of the conversations with two answers or more in one call whose best answer is the same for both, with the Wilson
-        interval; absent where there is none.
+        """Best of n: share of the conversations with two answers or more in one call whose best answer is the same for both, with an
+        interval as that of the flip rate; absent where there is none.
         """
 
     def __init__(
