@@ -97,6 +97,7 @@ def reward_app(settings: RewardSettings) -> App:
         if follower is not None:
             follower.start()
         store.restore()
+        store.preload(settings.reward_preload)
         if follower is not None and not follower.caught_up(CARDS_SECONDS):
             logger.warning("the quality cards are not all read after %g s; they follow when Kafka answers", CARDS_SECONDS)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +77,20 @@ class ModelStore:
             with self._state:
                 self._entries, self._aliases = {entry.name: entry for entry in entries}, aliases
                 self._restored = True
+
+    def preload(self, models: Mapping[str, str]) -> None:
+        """Loads the models, name to URI, whose names nothing has yet; for the start, after `restore`.
+
+        Raises:
+            AssayError: one cannot be loaded.
+        """
+        for name, uri in models.items():
+            with self._state:
+                there = self._entries.get(name)
+            if there is None:
+                self.load(name, uri)
+            elif there.uri != uri:
+                logger.warning("model %s stays the one that was loaded from %s; the start's own list has %s", name, there.uri, uri)
 
     def lease(self, name: str, revision: str, field: str = "model") -> Lease:
         """The model that a name (empty: the default) or alias stands for now.

@@ -306,3 +306,20 @@ def test_what_has_left_is_not_in_memory_when_its_last_call_ends(store: ModelStor
     del loaded
     store.unload("rm", "", drain_seconds=0)
     assert new() is None
+
+
+def test_models_of_the_start_are_loaded_once_and_take_nobodys_name(tmp_path: Path) -> None:
+    wanted = {"one": bag(tmp_path / "one", 1.0), "two": bag(tmp_path / "two", 2.0)}
+    store = new_store(tmp_path)
+    store.restore()
+    store.preload(wanted)
+    assert store.lease("", "").loaded.name == "one"
+    store.load("two", bag(tmp_path / "other", 3.0))  # while it runs
+    again = new_store(tmp_path)
+    again.restore()
+    loaded = again.lease("one", "").loaded
+    again.preload(wanted)
+    assert again.lease("one", "").loaded is loaded
+    assert again.entry("two", "").uri == str(tmp_path / "other")
+    with pytest.raises(NotFound, match="nowhere"):
+        again.preload({"three": str(tmp_path / "nowhere")})
