@@ -95,7 +95,7 @@ def values_schema() -> dict[str, Any]:
     source = yaml.safe_load((CHART / "values.schema.yaml").read_text())
     schema: dict[str, Any] = {**source["schema"], "definitions": source["definitions"]}
     schema["properties"]["settings"] = settings_schema(ServiceSettings)
-    everything = [trait for trait in source["traits"] if trait in ("all", "accelerated", "scaled")]
+    everything = [trait for trait in source["traits"] if trait in ("all", "accelerated", "deployed", "scaled")]
     schema["properties"]["defaults"] = _block(source["traits"], everything, ServiceSettings)
     for component, traits in source["components"].items():
         schema["properties"][component] = _block(source["traits"], traits, settings_of(component))
@@ -126,7 +126,9 @@ def documented_values(text: str) -> Iterator[Value]:
             indent = len(key[1])
             path = [(depth, name) for depth, name in path if depth < indent] + [(indent, key[2])]
             if description:
-                yield Value(path=".".join(name for _, name in path), default=_at(values, [name for _, name in path]), description=description)
+                yield Value(
+                    path=".".join(name for _, name in path), default=_at(values, [name for _, name in path]), description=description
+                )
             description = ""
 
 

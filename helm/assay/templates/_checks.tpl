@@ -1,8 +1,8 @@
 {{/* What no schema can say: rules over several values of one component. Each ends the render with what is wrong and what would be right. */}}
 {{- define "assay.checkComponent" -}}
 {{- $most := int (include "assay.mostReplicas" .) -}}
-{{- if and .facts.jobs (gt (int .c.replicas) 1) -}}
-{{- fail (printf "%s.replicas is %d: one pod alone works on the jobs of the %s service, in SQLite as in PostgreSQL; set it to 1" .name (int .c.replicas) .name) -}}
+{{- if and .facts.jobs (gt $most 1) (not .root.Values.database.existingSecret) -}}
+{{- fail (printf "%s may have %d pods, but without database.existingSecret its jobs are in SQLite, which is one pod's own; name a PostgreSQL database, or keep one pod" .name $most) -}}
 {{- end -}}
 {{- if and (eq .facts.workload "Deployment") .c.persistence.enabled (gt $most 1) -}}
 {{- fail (printf "%s.persistence.enabled needs one pod at most, for its volume belongs to one, but there may be %d; use preload or modelCache instead" .name $most) -}}

@@ -63,18 +63,23 @@ volumes:
       claimName: {{ include "assay.modelClaim" . }}
 {{- end -}}
 
-{{/* Makes the tables of each service with jobs, in its own image. */}}
+{{/* Makes the tables of every service with jobs, in the image of one of them. */}}
 {{- define "assay.migrationPod" -}}
 {{- $database := .root.Values.database -}}
+{{- $services := list -}}
+{{- range $name, $facts := .root.Files.Get "files/components.yaml" | fromYaml -}}
+{{- if and $facts.jobs (include "assay.enabled" (dict "root" $.root "name" $name)) -}}{{- $services = append $services $name -}}{{- end -}}
+{{- end -}}
+{{- $image := dict "root" .root "name" (first $services) -}}
+{{- include "assay.load" $image -}}
+{{- $command := list "python" "-m" "assay_kit.jobs.migrate" -}}
+{{- with $database.migration.role -}}{{- $command = concat $command (list "--role" .) -}}{{- end -}}
 {{ include "assay.jobPod" . }}
 containers:
-  {{- range $name, $facts := .root.Files.Get "files/components.yaml" | fromYaml }}
-  {{- $ctx := dict "root" $.root "name" $name }}
-  {{- if and $facts.jobs (include "assay.enabled" $ctx) }}
-  - name: {{ $name }}
-    image: {{ include "assay.image" $ctx }}
-    imagePullPolicy: {{ $ctx.c.image.pullPolicy }}
-    command: [python, -m, assay_kit.jobs.migrate, {{ $name }}]
+  - name: migrate
+    image: {{ include "assay.image" $image }}
+    imagePullPolicy: {{ $image.c.image.pullPolicy }}
+    command: {{ concat $command $services | toJson }}
     env:
       - {name: HOME, value: /tmp/home}
       - name: ASSAY_DATABASE_URL
@@ -85,11 +90,9 @@ containers:
     resources:
       {{- toYaml $database.migration.resources | nindent 6 }}
     securityContext:
-      {{- include "assay.securityContext" $ | nindent 6 }}
+      {{- include "assay.securityContext" . | nindent 6 }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
-  {{- end }}
-  {{- end }}
 volumes:
   - name: tmp
     emptyDir: {}

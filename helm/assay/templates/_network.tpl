@@ -17,8 +17,10 @@
 
 {{- define "assay.egressDns" -}}
 - ports:
-    - {protocol: UDP, port: 53}
-    - {protocol: TCP, port: 53}
+    {{- range .root.Values.networkPolicy.dns.ports }}
+    - {protocol: UDP, port: {{ int . }}}
+    - {protocol: TCP, port: {{ int . }}}
+    {{- end }}
   {{- with .root.Values.networkPolicy.dns.to }}
   to:
     {{- toYaml . | nindent 4 }}
