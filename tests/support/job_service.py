@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 
-from assay.jobs.v1 import jobs_pb2_grpc
+from assay.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from assay_kit.errors import FailedPrecondition, Unavailable
 from assay_kit.jobs import JobCancelled, JobContext, Jobs, job_door
 from assay_kit.server import App, run
@@ -31,8 +31,8 @@ def settings_for(data_dir: Path, database_url: str = "") -> ServiceSettings:
     return ServiceSettings(data_dir=data_dir, database_url=database_url, drain_seconds=5, log_format="text")
 
 
-def make_jobs(settings: ServiceSettings, publish: Any = None) -> Jobs:
-    jobs = Jobs(service=SERVICE, settings=settings, publish=publish, patience_seconds=20)
+def make_jobs(settings: ServiceSettings, publish: Any = None, gone_after_seconds: float = 300.0) -> Jobs:
+    jobs = Jobs(service=SERVICE, settings=settings, publish=publish, patience_seconds=20, gone_after_seconds=gone_after_seconds)
     jobs.kind("steps", steps)
     jobs.kind("patient", patient)
     jobs.kind("wrong", wrong)
@@ -144,7 +144,9 @@ def careless(context: JobContext, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def service_process(data_dir: Path, database_url: str = "") -> Iterator[tuple[subprocess.Popen[str], jobs_pb2_grpc.JobServiceStub]]:
+def service_process(
+    data_dir: Path, database_url: str = "", *, instance: str = "", gone_after_seconds: float = 300.0
+) -> Iterator[tuple[subprocess.Popen[str], jobs_pb2_grpc.JobServiceStub]]:
     """Runs the service as a process; killed at the end if it still lives."""
     root = Path(__file__).parents[1]
     environment = {
@@ -153,6 +155,8 @@ def service_process(data_dir: Path, database_url: str = "") -> Iterator[tuple[su
         "ASSAY_DATA_DIR": str(data_dir),
         "ASSAY_DATABASE_URL": database_url,
         "ASSAY_DRAIN_SECONDS": "5",
+        "ASSAY_INSTANCE": instance,
+        "GONE_AFTER_SECONDS": str(gone_after_seconds),
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "support.job_service"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -169,6 +173,13 @@ def service_process(data_dir: Path, database_url: str = "") -> Iterator[tuple[su
         process.wait()
 
 
+def publish(event: jobs_pb2.JobEvent) -> None:
+    """Appends to the file of the environment, where one is named."""
+    if file := os.environ.get("PUBLISHED"):
+        with Path(file).open("a") as published:
+            published.write(f"{event.job_id} {event.sequence}\n")
+
+
 def submit_from_stdin(jobs: Jobs) -> None:
     """Lines of `kind id json` from stdin are submitted: creating jobs is each service's own RPC, and this service has none."""
     import json
@@ -180,7 +191,7 @@ def submit_from_stdin(jobs: Jobs) -> None:
 
 
 def main() -> int:
-    jobs = make_jobs(ServiceSettings())
+    jobs = make_jobs(ServiceSettings(), publish=publish, gone_after_seconds=float(os.environ["GONE_AFTER_SECONDS"]))
     app = make_app(jobs)
 
     class Announce:

@@ -17,7 +17,8 @@ from assay_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from assay_kit.jobs import records
 from assay_kit.jobs.context import outside
 from assay_kit.jobs.exclusive import only_process
-from assay_kit.jobs.log import TERMINAL, EventLog, Standing, database_url
+from assay_kit.jobs.log import TERMINAL, EventLog, Standing, database_url, schema_of
+from assay_kit.jobs.orphans import Orphans
 from assay_kit.jobs.publisher import EventPublisher
 from assay_kit.jobs.work import AtWork, Kind, Run, count_end, count_from_zero, execute, quiet_logs
 from assay_kit.settings import ServiceSettings
@@ -30,7 +31,10 @@ _NAMES_SHOWN = 20
 
 
 class Jobs:
-    """The jobs of one service. One at a time in a process, and one process at a time on a database."""
+    """The jobs of one service. One at a time in a process, and one process at a time on a database.
+
+    On PostgreSQL several processes may share the jobs, each with an `instance` of its own in its settings.
+    """
 
     def __init__(
         self,
@@ -39,18 +43,23 @@ class Jobs:
         settings: ServiceSettings,
         publish: Callable[[jobs_pb2.JobEvent], None] | None = None,
         patience_seconds: float = 900.0,
+        gone_after_seconds: float = 300.0,
     ) -> None:
         """Takes the parts; nothing is opened before `launch`.
 
         Args:
             service: "cleaning", "training", "evaluation".
-            settings: `data_dir`, `database_url` and `drain_seconds` are read.
+            settings: `instance`, `data_dir`, `database_url` and `drain_seconds` are read.
             publish: given each event at least once and in order; an event whose call raised is given again.
             patience_seconds: longest that a step waits for a service that is UNAVAILABLE.
+            gone_after_seconds: how long the name of another process must be unused before its jobs are taken over.
         """
         self.service = service
         self.settings = settings
         self.patience_seconds = patience_seconds
+        self.executor = f"assay-{service}-{settings.instance}" if settings.instance else f"assay-{service}"
+        """Name under which this process works on jobs; one that comes back under it goes on with them."""
+        self._gone_after_seconds = gone_after_seconds
         self.stopping = False
         """Whether the service ends; jobs at work are to stop and will be resumed."""
         self._publish = publish
@@ -58,7 +67,6 @@ class Jobs:
         self._workflows: dict[str, Callable[..., None]] = {}
         self._at_work = AtWork()
         self._submitting = threading.Lock()
-        self._submitted = 0  # the priority of the newest job: DBOS alone orders a queue by time, on SQLite by whole seconds
         self._open = contextlib.ExitStack()
         self._log: EventLog | None = None
 
@@ -92,26 +100,32 @@ class Jobs:
         """Opens the database and goes on with the jobs that were interrupted.
 
         Raises:
-            FailedPrecondition: another process works on these jobs.
+            FailedPrecondition: another process works on these jobs under the same name.
         """
         url = database_url(self.settings.data_dir, self.settings.database_url)
-        schema = f"assay_{self.service}"
+        schema = schema_of(self.service)
         log = EventLog(url=url, schema=schema, keep_unpublished=self._publish is not None)
         with contextlib.ExitStack() as opened:
             opened.callback(log.close)
             opened.enter_context(
                 only_process(
-                    service=self.service, data_dir=self.settings.data_dir, engine=log.engine, wait_seconds=self.settings.drain_seconds + 10
+                    executor=self.executor,
+                    data_dir=self.settings.data_dir,
+                    engine=log.engine,
+                    wait_seconds=self.settings.drain_seconds + 10,
                 )
             )
             self._log = log
-            self._submitted = log.count()
             if self._publish is not None:
                 publisher = EventPublisher(log, self._publish)
                 publisher.start()
                 opened.callback(publisher.stop)
             self._launch_dbos(url, schema)
             opened.callback(DBOS.destroy, destroy_registry=True)
+            if self.settings.instance and log.engine.dialect.name != "sqlite":
+                orphans = Orphans(executor=self.executor, engine=log.engine, gone_after_seconds=self._gone_after_seconds)
+                orphans.start()
+                opened.callback(orphans.stop)
             self._open = opened.pop_all()
 
     def _launch_dbos(self, url: str, schema: str) -> None:
@@ -122,7 +136,7 @@ class Jobs:
                 "system_database_url": url,
                 "dbos_system_schema": schema,
                 "application_version": "1",
-                "executor_id": f"assay-{self.service}",
+                "executor_id": self.executor,
                 "log_level": "DEBUG" if self.settings.log_level == "DEBUG" else "WARNING",
                 "enable_otlp": False,
             }
@@ -177,8 +191,8 @@ class Jobs:
             there = outside(records.workflow, job_id)
             if there is not None:
                 records.same_or_refuse(there, kind, plain)
-            self._submitted += 1
-            with SetWorkflowID(job_id), SetEnqueueOptions(priority=self._submitted):
+            # By priority, since DBOS alone orders a queue by time, on SQLite by whole seconds.
+            with SetWorkflowID(job_id), SetEnqueueOptions(priority=log.next_order()):
                 DBOS.enqueue_workflow(self._queue(kind), self._workflows[kind], job_id, plain)
         log.append(self.event(job_id, kind, jobs_pb2.JOB_STATE_QUEUED), first=True)
 

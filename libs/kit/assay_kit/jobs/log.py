@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 import time
@@ -21,9 +22,24 @@ TERMINAL = frozenset({jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED, j
 def database_url(data_dir: Path, url: str) -> str:
     """SQLAlchemy's URL of the jobs' database: `url` where there is one, else SQLite in `data_dir`, which is made."""
     if url:
-        return sa.make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+        return postgres_url(url)
     data_dir.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{(data_dir / 'jobs.sqlite').resolve()}"
+
+
+def postgres_url(url: str) -> str:
+    """SQLAlchemy's URL of a postgresql://… URL."""
+    return sa.make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def schema_of(service: str) -> str:
+    """Schema of a service's jobs."""
+    return f"assay_{service}"
+
+
+def advisory_key(name: str) -> int:
+    """The number by which PostgreSQL knows an advisory lock of that name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +88,15 @@ class EventLog:
             sa.Column("event", sa.LargeBinary, nullable=False),
             sa.Column("result", sa.Text),
         )
+        self._order = None if sqlite else sa.Sequence("assay_job_order", metadata=metadata, schema=schema)
         with self.engine.begin() as connection:
             if not sqlite:
-                connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+                # One process at a time makes what is missing; one that finds all needs no right to make anything.
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(advisory_key(f"assay-jobs-schema-{schema}"))))
+                if not sa.inspect(connection).has_schema(schema):
+                    connection.execute(sa.schema.CreateSchema(schema))
             metadata.create_all(connection)
+        self._accepted = self.count() if sqlite else 0
         self._listeners: dict[str, set[Callable[[], None]]] = {}
         self._lock = threading.Lock()
         self.appended = threading.Event()
@@ -190,6 +211,24 @@ class EventLog:
         table = self._table
         with self.engine.connect() as connection:
             return connection.execute(sa.select(sa.func.count()).where(table.c.sequence == 0)).scalar_one()
+
+    def next_order(self) -> int:
+        """A number larger than that of every job before, whichever process accepted it; to be asked for by one thread at a time."""
+        if self._order is not None:
+            with self.engine.begin() as connection:
+                return int(connection.execute(sa.select(self._order.next_value())).scalar_one())
+        self._accepted += 1
+        return self._accepted
+
+    @contextlib.contextmanager
+    def publishing(self) -> Iterator[bool]:
+        """Whether this process may publish while open: one at a time does, so that events keep their order."""
+        if self.engine.dialect.name == "sqlite":
+            yield True
+            return
+        with self.engine.begin() as connection:
+            key = advisory_key(f"assay-jobs-publishing-{self._table.schema}")
+            yield bool(connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(key))).scalar())
 
     def unpublished(self, limit: int = 100) -> list[jobs_pb2.JobEvent]:
         """The oldest events that were not marked as published."""

@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _LOOK_AGAIN_SECONDS = 5.0
+_TURN_OF_OTHERS_SECONDS = 0.2
 
 
 class EventPublisher:
@@ -53,12 +54,16 @@ class EventPublisher:
             self._log.appended.wait(_LOOK_AGAIN_SECONDS)
 
     def _publish_some(self) -> bool:
-        events = self._log.unpublished()
-        done: list[jobs_pb2.JobEvent] = []
-        try:
-            for event in events:
-                self._publish(event)
-                done.append(event)
-        finally:
-            self._log.mark_published(done)
-        return bool(events)
+        """Publishes what there is; whether there may be more."""
+        with self._log.publishing() as alone:
+            if alone:
+                events = self._log.unpublished()
+                done: list[jobs_pb2.JobEvent] = []
+                try:
+                    for event in events:
+                        self._publish(event)
+                        done.append(event)
+                finally:
+                    self._log.mark_published(done)
+                return bool(events)
+        return not self._stop.wait(_TURN_OF_OTHERS_SECONDS)
