@@ -20,6 +20,7 @@ from kafka.structs import ConsumerGroupMetadata, TopicPartition
 
 from assay.common.v1 import common_pb2
 from assay_kit.errors import AssayError, Unavailable
+from assay_kit.groups import REPLAY
 from assay_kit.kafka_access import KafkaAccess
 from assay_kit.kafka_connection import KafkaConnection, partitions_of
 from assay_kit.kafka_records import Encoded, Rejected, parse
@@ -27,8 +28,6 @@ from assay_kit.kafka_transactions import TransactionalProducer
 from assay_kit.settings import ServiceSettings
 from assay_kit.topics import ALL_TOPICS, DEAD_LETTERS
 
-REPLAY_GROUP = "assay-dead-letters-replay"
-"""The group of a topic's letters is this, a dot and the topic, so that replaying one topic passes over no other's letters."""
 REPLAYED_HEADER = "assay-replayed-from"
 """Added to a record sent back: partition and offset of its letter."""
 _AT_ONCE = 200  # records in a transaction
@@ -143,7 +142,8 @@ def _topics_of(kept: Sequence[StoredLetter]) -> list[str]:
 
 
 def _group(topic: str) -> str:
-    return f"{REPLAY_GROUP}.{topic}"
+    """Of one topic's letters, so that replaying one topic passes over no other's."""
+    return REPLAY + topic
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from kafka.errors import CommitFailedError
 from kafka.structs import ConsumerGroupMetadata, TopicPartition
 
+from assay_kit.groups import transactional_ids
 from assay_kit.kafka_backoff import Backoff
 from assay_kit.kafka_batches import Batch, Handler
 from assay_kit.kafka_connection import KafkaConnection
@@ -92,7 +93,7 @@ class TransactionalWorker:
         self._read_ahead = read_ahead
         self._drain_s = drain_s
         self._backoff = Backoff(limit_s=longest_pause_s)
-        self._transactional_id = f"assay-{service}-{group}-{connection.instance}"
+        self._transactional_id = transactional_ids(service, group) + connection.instance
         self._stop = threading.Event()
         self._given_up = threading.Event()
         self._assigned = threading.Event()

@@ -1,7 +1,7 @@
 """The one table of Kafka topics.
 
 Everything that speaks of topics is derived from here: what workers read and write, what `ensure_topics` creates, the
-cluster's manifests, and the table in the docs (`python -m assay_kit.topics` prints it).
+cluster's manifests, who may do what there (`assay_kit.acls`), and the table in the docs (`python -m assay_kit.topics` prints it).
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Topic:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     """Largest record in bytes, key and headers included."""
     producers: tuple[str, ...]
-    """Who may write."""
+    """Who writes. In a cluster nobody else may."""
     consumers: tuple[str, ...]
-    """Who may read."""
+    """Who reads. In a cluster nobody else may."""
 
     @property
     def configs(self) -> dict[str, str]:
@@ -69,7 +69,7 @@ PREFERENCES_RAW: Final = Topic(
     name="assay.preferences.raw.v1",
     key="prompt hash",
     message=common_pb2.PreferencePair,
-    producers=("cleaning", "evaluation", CLIENTS),
+    producers=("evaluation", CLIENTS),
     consumers=("cleaning",),
 )
 PREFERENCES_LABELLED: Final = Topic(
@@ -77,20 +77,20 @@ PREFERENCES_LABELLED: Final = Topic(
     key="prompt hash",
     message=cleaning_pb2.LabelledPair,
     producers=("cleaning",),
-    consumers=("cleaning", "evaluation", CLIENTS),
+    consumers=("evaluation", CLIENTS),
 )
 PREFERENCES_CLEAN: Final = Topic(
     name="assay.preferences.clean.v1",
     key="prompt hash",
     message=common_pb2.PreferencePair,
     producers=("cleaning",),
-    consumers=("training", CLIENTS),
+    consumers=(CLIENTS,),
 )
 GENERATIONS_REQUESTED: Final = Topic(
     name="assay.generations.requested.v1",
     key="prompt hash",
     message=policy_pb2.GenerateRequest,
-    producers=("evaluation", "training", CLIENTS),
+    producers=(CLIENTS,),
     consumers=("policy",),
 )
 GENERATIONS_COMPLETED: Final = Topic(
@@ -98,13 +98,13 @@ GENERATIONS_COMPLETED: Final = Topic(
     key="prompt hash",
     message=policy_pb2.Generation,
     producers=("policy",),
-    consumers=("evaluation", "training", CLIENTS),
+    consumers=(CLIENTS,),
 )
 REWARDS_REQUESTED: Final = Topic(
     name="assay.rewards.requested.v1",
     key="prompt hash",
     message=reward_pb2.ScoreGroupRequest,
-    producers=("policy", "evaluation", "training", CLIENTS),
+    producers=("evaluation", CLIENTS),
     consumers=("reward",),
 )
 REWARDS_SCORED: Final = Topic(
@@ -112,14 +112,14 @@ REWARDS_SCORED: Final = Topic(
     key="prompt hash",
     message=reward_pb2.ScoreGroupResponse,
     producers=("reward",),
-    consumers=("policy", "evaluation", "training", CLIENTS),
+    consumers=("evaluation", CLIENTS),
 )
 JOBS_REQUESTED: Final = Topic(
     name="assay.jobs.requested.v1",
     key="job id",
     message=jobs_pb2.Job,
     partitions=3,
-    producers=("evaluation", CLIENTS),
+    producers=(CLIENTS,),
     consumers=("cleaning", "training", "evaluation"),
 )
 JOBS_EVENTS: Final = Topic(
@@ -128,7 +128,7 @@ JOBS_EVENTS: Final = Topic(
     message=jobs_pb2.JobEvent,
     partitions=3,
     producers=("cleaning", "training", "evaluation"),
-    consumers=("evaluation", CLIENTS),
+    consumers=(CLIENTS,),
 )
 QUALITY_CARDS: Final = Topic(
     name="assay.quality.cards.v1",
@@ -137,7 +137,7 @@ QUALITY_CARDS: Final = Topic(
     partitions=1,
     compacted=True,
     producers=("evaluation",),
-    consumers=("reward", "training", "evaluation"),
+    consumers=("reward", "evaluation"),
 )
 DEAD_LETTERS: Final = Topic(
     name="assay.dead-letters.v1",
@@ -146,7 +146,7 @@ DEAD_LETTERS: Final = Topic(
     partitions=1,
     max_message_bytes=2 * MAX_MESSAGE_BYTES,  # a refused message of full size, with the reason and its headers, must still fit
     producers=SERVICES,
-    consumers=(OPERATOR,),
+    consumers=("evaluation", OPERATOR),
 )
 
 ALL_TOPICS: Final[tuple[Topic, ...]] = (

@@ -14,6 +14,7 @@ from assay_cleaning.wire import pair_from_proto, verdict_to_proto
 from assay_data.conversations import prompt_key
 from assay_data.wire import to_proto
 from assay_kit.errors import InvalidArgument
+from assay_kit.groups import CLEANING
 from assay_kit.kafka import KafkaConnection, Output, Record, Rejected, TransactionalWorker
 from assay_kit.topics import PREFERENCES_CLEAN, PREFERENCES_LABELLED, PREFERENCES_RAW
 
@@ -23,7 +24,7 @@ OPTIONS_HEADER = "assay-cleaning-options"
 RUN_HEADER = "assay-run"
 """Header that a sender may set to know its own pairs again; it is handed on with the answers."""
 
-GROUP = "assay-cleaning"
+GROUP = CLEANING.name
 
 
 class CleaningWorker(TransactionalWorker):

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 from assay_data.conversations import prompt_key
 from assay_kit.errors import AssayError, InvalidArgument, NotFound
+from assay_kit.groups import POLICY
 from assay_kit.kafka import KafkaConnection, Output, Record, Rejected, TransactionalWorker
 from assay_kit.topics import GENERATIONS_COMPLETED, GENERATIONS_REQUESTED
 from assay_policy import messages
@@ -15,7 +16,7 @@ from assay_policy.engine import Asked, Engine
 from assay_policy.generation import Outcome, Ticket
 from assay_policy.messages import Limits
 
-GROUP = "assay-policy"
+GROUP = POLICY.name
 _OF_THE_MESSAGE = (InvalidArgument, NotFound)
 
 

@@ -9,6 +9,7 @@ import grpc
 
 from assay.reward.v1 import reward_pb2
 from assay_kit.errors import AssayError
+from assay_kit.groups import REWARD
 from assay_kit.kafka import Answer, KafkaConnection, Output, Record, Rejected, TransactionalWorker
 from assay_kit.topics import REWARDS_REQUESTED, REWARDS_SCORED
 from assay_reward.engine import Work
@@ -16,7 +17,7 @@ from assay_reward.scoring import Call, Scoring
 
 Group: TypeAlias = Call[reward_pb2.ScoreGroupResponse]
 
-GROUP = "assay-reward"
+GROUP = REWARD.name
 """Consumer group; replicas of the service share the partitions."""
 ROOM_SECONDS = 60.0
 """Longest wait for room in the queue before the batch is put off."""

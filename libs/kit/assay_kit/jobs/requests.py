@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from assay_kit.errors import AlreadyExists, InvalidArgument
+from assay_kit.groups import jobs_group
 from assay_kit.jobs.engine import Jobs
 from assay_kit.kafka import KafkaConnection, Output, Record, Rejected, TransactionalWorker
 from assay_kit.topics import JOBS_REQUESTED
@@ -35,7 +36,7 @@ class JobRequestWorker(TransactionalWorker):
         super().__init__(
             connection,
             service=jobs.service,
-            group=f"assay-{jobs.service}-jobs",
+            group=jobs_group(jobs.service),
             topics=[JOBS_REQUESTED],
             handle=self._take,
         )
