@@ -60,7 +60,7 @@ class Load:
 
         Args:
             place: the services.
-            study: a study with the stages `sft` and `rm`, or others as `policy` and `reward_model` of the study's text say.
+            study: its stage `sft` is a policy, and one whose name begins with `rm` a reward model.
             pairs: preference pairs; none: generated ones.
             seconds: how long answers of the study's models are scored after it has ended.
         """
@@ -114,7 +114,6 @@ class Load:
     def _meanwhile(self, ended: threading.Event) -> None:
         self._clean()
         self._send_what_cannot_be_labelled()
-        self._train_in_vain()
         turn = 0
         while not ended.wait(0.15):
             turn += 1
@@ -142,19 +141,18 @@ class Load:
             producer.send(PREFERENCES_RAW, f"bad-{number}", common_pb2.PreferencePair())
         producer.close()
 
-    def _train_in_vain(self) -> None:
+    def _train_in_vain(self, policy: str) -> None:
         """Asks for a training against a model that nobody measured, which the gate refuses."""
-        gate = training_pb2.Gate(reward_model="candidate")
-        policy = self._place.folder / "study"
-        spec = training_pb2.DpoSpec(model_uri=str(policy), data_uri=self._data, gate=gate)
-        _refused(lambda: self._client.training.create_training_job(spec, str(self._place.folder / "never"), job_id="never"))
+        spec = training_pb2.DpoSpec(model_uri=policy, data_uri=self._data, gate=training_pb2.Gate(reward_model="candidate"))
+        jobs = self._client.jobs("training")
+        _refused(lambda: wait_for_job(jobs, self._client.training.create_training_job(spec, str(self._place.folder / "never")).id))
 
     def _after(self, artifacts: dict[str, Any]) -> None:
         """Best-of-n by the study's policy, and scores of its reward model, some of which are given up or come too late."""
-        policy = next(made["policy"] for made in artifacts.values() if "policy" in made)
-        models = [made["reward_model"] for made in artifacts.values() if "reward_model" in made]
+        policy = artifacts["sft"]["model"]
+        self._train_in_vain(policy)
         self._client.policy.load_model("watched", policy)
-        self._client.reward.load_model("tuned", models[-1])
+        self._client.reward.load_model("tuned", next(made["model"] for name, made in artifacts.items() if name.startswith("rm")))
         sampling = policy_pb2.SamplingOptions(max_new_tokens=12)
         until = time.monotonic() + self._seconds
         turn = 0
