@@ -8,6 +8,18 @@ securityContext:
 {{- with include "assay.imagePullSecrets" . }}
 {{ . }}
 {{- end }}
+{{- /* Where components run that say nothing of their own. */}}
+{{- with .root.Values.defaults.placement.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.defaults.placement.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.defaults.placement.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 {{- end -}}
 
 {{/* Fetches each model into a folder of its own, which appears whole or not at all: it is the mark that the model is there. */}}
