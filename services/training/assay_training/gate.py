@@ -14,6 +14,7 @@ from assay_client.client import AssayClient
 from assay_client.endpoints import Endpoints
 from assay_client.errors import AssayClientError
 from assay_kit.errors import AssayError, FailedPrecondition, NotFound, Unavailable
+from assay_training.metrics import GATE_REFUSALS
 from assay_training.spec import Gate
 
 COIN = 0.5
@@ -79,6 +80,7 @@ def judge(gate: Gate, look_up: Lookup) -> Verdict:
     card = model.quality_card if model.HasField("quality_card") else None
     passed = card is not None and card.accuracy.low >= bar
     if not passed and not gate.override_reason:
+        GATE_REFUSALS.inc()
         raise FailedPrecondition(_refusal(gate.reward_model, fingerprint, card, bar))
     estimate = None if card is None else card.accuracy
     return Verdict(

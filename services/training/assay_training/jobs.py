@@ -18,7 +18,7 @@ from assay_training.checks import checked, parsed
 from assay_training.child import ChildFailed, supervise
 from assay_training.gate import Lookup, Verdict, judge
 from assay_training.lineage import finished, read_lineage, remove_partial
-from assay_training.metrics import GATE_OVERRIDES, GATE_REFUSALS, JOBS, RESTARTS, STEPS, run_series
+from assay_training.metrics import GATE_OVERRIDES, JOBS, RESTARTS, STEPS, run_series
 from assay_training.registry import ALGORITHMS
 from assay_training.runs import TrainingError
 from assay_training.settings import TrainingSettings
@@ -71,11 +71,7 @@ class TrainingJobs:
 
     def _gate(self, request: TrainingRequest) -> dict[str, Any]:
         assert request.gate is not None
-        try:
-            verdict = judge(request.gate, self._look_up)
-        except FailedPrecondition:
-            GATE_REFUSALS.inc()
-            raise
+        verdict = judge(request.gate, self._look_up)
         if not verdict.passed:
             GATE_OVERRIDES.inc()
         return asdict(verdict)

@@ -1,4 +1,5 @@
 import pytest
+from prometheus_client import REGISTRY
 
 from assay.common.v1 import common_pb2
 from assay.reward.v1 import reward_pb2
@@ -49,3 +50,15 @@ def test_a_reason_that_was_not_needed_is_not_recorded() -> None:
 
 def test_a_card_without_a_spread_leaves_scores_as_they_are() -> None:
     assert judge(Gate(reward_model="rm"), served(0.6, std=0.0)).std == 1.0
+
+
+def test_a_refusal_is_counted_and_a_training_that_may_go_on_is_not() -> None:
+    def refused() -> float:
+        return REGISTRY.get_sample_value("assay_training_gate_refusals_total") or 0.0
+
+    before = refused()
+    with pytest.raises(FailedPrecondition):
+        judge(Gate(reward_model="rm"), served(None))
+    judge(Gate(reward_model="rm"), served(0.6))
+    judge(Gate(reward_model="rm", override_reason="study of noise"), served(None))
+    assert refused() == before + 1
