@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
+from assay_kit.acls import kafka_topics, kafka_users
 from assay_kit.settings import ServiceSettings
-from assay_kit.topics import ALL_TOPICS
 
 CHART = Path(__file__).parents[1] / "helm" / "assay"
 
@@ -108,8 +108,11 @@ def _block(all_traits: dict[str, Any], traits: list[str], cls: type[ServiceSetti
 
 
 def kafka_table() -> dict[str, Any]:
-    """files/kafka.yaml: the topics, for partitions and KafkaTopics."""
-    return {"topics": [{"name": topic.name, "partitions": topic.partitions, "config": topic.configs} for topic in ALL_TOPICS]}
+    """files/kafka.yaml: the topics, for partitions and KafkaTopics, and who may do what, for KafkaUsers."""
+    return {
+        "topics": [{"name": topic["name"], **topic["spec"]} for topic in kafka_topics()],
+        "users": {user["name"]: user["spec"]["authorization"] for user in kafka_users()},
+    }
 
 
 def documented_values(text: str) -> Iterator[Value]:
