@@ -35,6 +35,10 @@ class Studies:
         """Declares the kinds of job; before `jobs.launch`."""
         self._jobs = jobs
         self._tools = tools
+        for kind in RUNS:  # shown as 0, so that the first stage of a kind is an increase to Prometheus
+            STAGE_SECONDS.labels(kind)
+            for outcome in ("succeeded", "failed"):
+                STAGES.labels(kind, outcome)
         jobs.kind(STUDY, self._run_study, concurrency=8)
         jobs.kind(STAGE, self._run_stage, concurrency=stages_at_once)
 
