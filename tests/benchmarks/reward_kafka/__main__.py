@@ -158,14 +158,15 @@ def _repetition(
                 answers[name] = way()
             found[f"{name}_per_second"] = answers[name].candidates_per_second()
             found[f"{name}_cpu_ms"] = 1000 * watch.cpu_seconds / candidates
+            memory = watch.memory()
             if name == "kafka":
-                found |= {"memory": watch.memory(), "over_time": watch.few()}
+                found |= {"memory": memory, "over_time": watch.few()}
+            said = ", ".join(f"{key} {value:.0f}" for key, value in memory.items())
+            print(f"{time.strftime('%H:%M:%S')} {state.name} {name}: {found[f'{name}_per_second']:.0f}/s; {said}", file=sys.stderr)
     finally:
         service.process.stop()
         reader.close()
     found["difference"] = max(answers["kafka"].largest_difference(answers[name]) for name in ("calls", "stream"))
-    speeds = ", ".join(f"{name} {found[f'{name}_per_second']:.0f}/s" for name in ways)
-    print(f"{time.strftime('%H:%M:%S')} {state.name}: {speeds}", file=sys.stderr)
     return found
 
 
