@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import (
-    AuthorizationError,
-    KafkaConfigurationError,
-    KafkaError,
-    SaslAuthenticationFailedError,
-    TopicAlreadyExistsError,
-)
-from kafka.net.compat import KafkaNetClient
+from kafka.errors import KafkaConfigurationError, KafkaError, TopicAlreadyExistsError
 from kafka.structs import TopicPartition
 
 from assay_kit.errors import Unavailable
 from assay_kit.kafka_access import KafkaAccess
+from assay_kit.kafka_network import Network
 from assay_kit.settings import ServiceSettings
 from assay_kit.topics import ALL_TOPICS, MAX_MESSAGE_BYTES, Topic
 
@@ -133,10 +127,10 @@ class KafkaConnection:
         return self._connected(client, **options)
 
     def _connected(self, client: Any, **options: Any) -> Any:
-        networks: list[Any] = []
+        networks: list[Network] = []
 
-        def network(**configs: Any) -> Any:
-            networks.append(KafkaNetClient(**configs))
+        def network(**configs: Any) -> Network:
+            networks.append(Network(**configs))
             return networks[-1]
 
         try:
@@ -149,10 +143,11 @@ class KafkaConnection:
                 **options,
             )
         except BaseException as error:
+            refusal = next((opened.refusal for opened in networks if opened.refusal), "")
             for opened in networks:  # kafka-python leaves the thread and sockets of a client that could not be made
                 opened.close()
-            if isinstance(error, SaslAuthenticationFailedError | AuthorizationError):
-                raise Unavailable(f"Kafka at {self.bootstrap} does not let {self.access.who} in: {error}") from error
+            if refusal:
+                raise Unavailable(f"Kafka at {self.bootstrap} does not let {self.access.who} in: {refusal}") from error
             if isinstance(error, KafkaError) and not isinstance(error, KafkaConfigurationError):
                 raise Unavailable(f"Kafka at {self.bootstrap} does not answer: {error}") from error
             raise
@@ -213,7 +208,7 @@ def partitions_of(consumer: Any, topic: Topic) -> list[TopicPartition]:
     """
     numbers = sorted(consumer.partitions_for_topic(topic.name))
     if not numbers:
-        raise Unavailable(f"the brokers have no topic {topic.name}; set ASSAY_KAFKA_CREATE_TOPICS=true or create it")
+        raise Unavailable(f"the brokers have no topic {topic.name}, or not for this user; set ASSAY_KAFKA_CREATE_TOPICS=true or create it")
     return [TopicPartition(topic.name, number) for number in numbers]
 
 

@@ -77,7 +77,8 @@ class TopicFollower:
                 self._follow()
             except Exception as error:
                 pause = self._backoff.next()
-                logger.error("following %s failed, next try in %.1f s: %r", self._topic.name, pause, error, exc_info=error)
+                told = None if isinstance(error, Unavailable) else error
+                logger.error("following %s failed, next try in %.1f s: %r", self._topic.name, pause, error, exc_info=told)
                 self._stop.wait(pause)
 
     def _follow(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from kafka.errors import CommitFailedError
 from kafka.structs import ConsumerGroupMetadata, TopicPartition
 
+from assay_kit.errors import Unavailable
 from assay_kit.groups import transactional_ids
 from assay_kit.kafka_backoff import Backoff
 from assay_kit.kafka_batches import Batch, Handler
@@ -135,7 +136,13 @@ class TransactionalWorker:
                 self._session()
             except Exception as error:
                 pause = self._backoff.next()
-                logger.exception("group %s: no session with the brokers, next try in %.1f s: %s", self._group, pause, error)
+                logger.error(
+                    "group %s: no session with the brokers, next try in %.1f s: %s",
+                    self._group,
+                    pause,
+                    error,
+                    exc_info=None if isinstance(error, Unavailable) else error,
+                )
                 self._stop.wait(pause)
 
     def _session(self) -> None:

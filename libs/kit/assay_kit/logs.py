@@ -10,6 +10,8 @@ from typing import Literal
 
 from opentelemetry import trace
 
+_SAME_AGAIN_SECONDS = 30.0
+
 
 class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object; fields given as `extra={"fields": {...}}` are put in it."""
@@ -37,16 +39,27 @@ class JsonFormatter(logging.Formatter):
 
 
 class LibraryErrorsAsWarnings(logging.Filter):
-    """Lowers what kafka-python itself logs as an error to a warning.
+    """Lowers what kafka-python itself logs as an error to a warning, and lets it say the same only once in a while.
 
-    It calls a connection an error that we close while it reads. What fails for good reaches our code as an exception, which is logged
-    there with what follows from it.
+    It calls a connection an error that we close while it reads, and tells of each attempt to reach a broker that is away, several a
+    second. What fails for good reaches our code as an exception, which is logged there with what follows from it.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at: dict[tuple[str, int], float] = {}
+
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record through."""
-        if record.name.startswith("kafka.") and record.levelno > logging.WARNING:
+        """Lets every record through but what the library said at the same place a moment ago."""
+        if not record.name.startswith("kafka.") or record.levelno < logging.WARNING:
+            return True
+        if record.levelno > logging.WARNING:
             record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+        place = (record.name, record.lineno)
+        said_at = self._said_at.get(place)
+        if said_at is not None and record.created - said_at < _SAME_AGAIN_SECONDS:
+            return False
+        self._said_at[place] = record.created
         return True
 
 
