@@ -70,19 +70,20 @@ def _lines(panel: Panel, found: Found, *, width: int, height: int, start: float,
     rows = _rows(found, start)
     names = list(dict.fromkeys(row["series"] for row in rows))
     low, high = defaults.get("min"), defaults.get("max")
-    top = max((row["value"] for row in rows), default=1)
-    steps = (
-        [(value, colour) for value, colour in steps_of(panel) if value <= 2.5 * top or value <= (high or 0)]
-        if custom.get("thresholdsStyle")
-        else []
-    )
+    values = [row["value"] for row in rows]
+    steps = steps_of(panel) if custom.get("thresholdsStyle") else []
+    # A threshold far above the values would press them flat; the first one is shown where there is nothing but zeros.
+    steps = [step for index, step in enumerate(steps) if step[0] <= 2.5 * max(values, default=0) or (index == 0 and not any(values))]
+    unit = unit_of(panel)
     if log:
-        scale = alt.Scale(type="log", nice=False)
+        scale, axis = alt.Scale(type="log", nice=False), _axis(unit, values=[10.0**power for power in range(-4, 4)])
     elif high is not None:
-        scale = alt.Scale(domain=[low or 0, high])
+        scale, axis = alt.Scale(domain=[low or 0, high]), _axis(unit)
     else:
-        scale = alt.Scale(zero=low == 0, domainMin=low if low is not None else alt.Undefined)
-    y = alt.Y("value:Q", title=None, scale=scale, stack="zero" if stacked else None, axis=_axis(unit_of(panel)))
+        top = alt.Undefined if any(values) or steps else 1
+        scale = alt.Scale(zero=low == 0, domainMin=alt.Undefined if low is None else low, domainMax=top)
+        axis = _axis(unit, values=_byte_ticks(max(values, default=0))) if unit == "bytes" and not stacked else _axis(unit)
+    y = alt.Y("value:Q", title=None, scale=scale, stack="zero" if stacked else None, axis=axis)
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X(
             "at:Q",
@@ -93,6 +94,8 @@ def _lines(panel: Panel, found: Found, *, width: int, height: int, start: float,
         y=y,
         color=alt.Color("series:N", sort=names, scale=alt.Scale(domain=names, range=_colours(len(names))), legend=_legend(names, width)),
     )
+    if not stacked:
+        base = base.encode(detail="part:N")
     drawn = base.mark_area(opacity=0.55, line={"strokeWidth": 1}) if stacked else base.mark_line(strokeWidth=1.4, interpolate="linear")
     layers: list[Any] = [drawn]
     for value, colour in steps:
@@ -178,16 +181,16 @@ def _bars(panel: Panel, found: Found, *, width: int, height: int) -> alt.TopLeve
 
 
 def _rows(found: Found, start: float) -> list[dict[str, Any]]:
-    """Points of all series; a gap longer than a few steps is left open by a point without a value."""
+    """Points of all series; `part` counts up where a series has a gap, over which no line is drawn."""
     rows = []
     for target, series in found:
+        widest = 3.5 * _spacing(series)
         for one in series:
-            name, last = legend_of(target, one.labels), None
+            name, part, last = legend_of(target, one.labels), 0, None
             for at, value in one.points:
-                rows.append({"at": at - start, "value": value, "series": name})
+                part += last is not None and at - last > widest
+                rows.append({"at": at - start, "value": value, "series": name, "part": part})
                 last = at
-            if last is not None:
-                rows[-1]["last"] = True
     return rows
 
 
@@ -196,14 +199,24 @@ def _spacing(series: Sequence[Series]) -> float:
     return min((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=1.0)
 
 
-def _axis(unit: str) -> alt.Axis:
+def _byte_ticks(top: float) -> list[float]:
+    """Up to six round values in powers of two from 0 to the top."""
+    step = 1.0
+    while top / step > 5:
+        step *= 2
+    return [index * step for index in range(int(top / step) + 2)]
+
+
+def _axis(unit: str, values: Sequence[float] | None = None) -> alt.Axis:
     expressions = {
         "percentunit": "format(datum.value, '.3~%')",
-        "bytes": "format(datum.value / 1048576, ',.4~') + ' MiB'",
+        "bytes": "datum.value >= 1073741824 ? format(datum.value / 1073741824, ',.3~r') + ' GiB'"
+        " : datum.value >= 1048576 ? format(datum.value / 1048576, ',.4~r') + ' MiB' : format(datum.value / 1024, ',.4~r') + ' KiB'",
         "s": "datum.value >= 1 || datum.value == 0 ? format(datum.value, '~') + ' s' : format(datum.value * 1000, '.3~') + ' ms'",
         "watt": "format(datum.value, '~') + ' W'",
     }
-    return alt.Axis(labelExpr=expressions.get(unit, "format(datum.value, '.3~s')"), tickCount=5)
+    plain = "abs(datum.value) < 1000 ? format(datum.value, '.3~r') : format(datum.value, '.3~s')"
+    return alt.Axis(labelExpr=expressions.get(unit, plain), tickCount=5, values=alt.Undefined if values is None else list(values))
 
 
 def _colours(number: int) -> list[str]:
@@ -214,7 +227,7 @@ def _legend(names: Sequence[str], width: int) -> alt.Legend | None:
     if len(names) == 1 and names[0] in ("A", ""):
         return None
     longest = max(map(len, names), default=0)
-    columns = max(1, min(len(names), width // (longest * 6 + 26)))
+    columns = max(1, min(len(names), int(width / (longest * 5.6 + 24))))
     shown_names = list(names[: columns * _LEGEND_ROWS])
     return alt.Legend(
         orient="bottom", title=None, columns=columns, labelLimit=width - 40, values=shown_names, symbolType="stroke", symbolStrokeWidth=3
@@ -234,6 +247,6 @@ def _finished(made: Any, *, width: int, height: int) -> alt.TopLevelMixin:
             titleFontSize=10,
             titleColor="#464c54",
         )
-        .configure_legend(labelColor="#464c54", labelFontSize=10, rowPadding=0, columnPadding=10, symbolSize=90, offset=4)
+        .configure_legend(labelColor="#464c54", labelFontSize=9.5, rowPadding=0, columnPadding=8, symbolSize=70, offset=3)
         .configure(font="Inter, DejaVu Sans, sans-serif", background="transparent")
     )

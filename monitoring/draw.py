@@ -53,7 +53,7 @@ def draw(prometheus: Prometheus, *, start: float, end: float) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     for path in sorted(FOLDER.glob("*.json")):
         svg = picture(prometheus, json.loads(path.read_text(encoding="utf-8")), start=start, end=end)
-        (PICTURES / f"{path.stem}.png").write_bytes(vl_convert.svg_to_png(svg, scale=1.4))
+        (PICTURES / f"{path.stem}.png").write_bytes(vl_convert.svg_to_png(svg, scale=1.1))
 
 
 def picture(prometheus: Prometheus, board: Mapping[str, Any], *, start: float, end: float) -> str:

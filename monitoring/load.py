@@ -27,6 +27,7 @@ from assay_data.bag_of_words import fit_bag_of_words
 from assay_data.conversations import PreferencePair
 from assay_data.generated import generate_pairs
 from assay_data.pairs import write_pairs
+from assay_data.wire import to_proto
 from assay_kit.kafka import EventProducer, KafkaConnection
 from assay_kit.topics import PREFERENCES_RAW
 
@@ -135,10 +136,10 @@ class Load:
         wait_for_job(jobs, cleaning.id)
 
     def _send_what_cannot_be_labelled(self) -> None:
-        """Pairs without answers, which become dead letters."""
+        """Pairs with options that are none, which become dead letters."""
         producer = EventProducer(KafkaConnection(self._place.kafka), "load")
-        for number in range(3):
-            producer.send(PREFERENCES_RAW, f"bad-{number}", common_pb2.PreferencePair())
+        for pair in self._usable[:3]:
+            producer.send(PREFERENCES_RAW, pair.id, to_proto(pair), {"assay-cleaning-options": "none"})
         producer.close()
 
     def _train_in_vain(self, policy: str) -> None:

@@ -21,7 +21,7 @@ import yaml
 from assay_cli.ports import free_ports
 
 RULES = Path(__file__).resolve().parent.parent / "helm" / "assay" / "rules"
-SCRAPE_SECONDS = 1
+SCRAPE_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class QueryFailed(RuntimeError):
 
 
 class Prometheus:
-    """Scrapes targets once a second and evaluates the chart's rules as often; a context manager."""
+    """Scrapes targets every two seconds and evaluates the chart's rules as often; a context manager."""
 
     def __init__(self, folder: Path, targets: Sequence[Target]) -> None:
         """Takes a folder for its data and what to scrape.

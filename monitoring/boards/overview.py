@@ -87,7 +87,7 @@ def _calls() -> list[object]:
         lines(
             "Calls",
             "gRPC calls answered, by service.",
-            Query(f"sum by (grpc_service) (rate({_CALLS}[{RATE}]))", "{{grpc_service}}"),
+            Query(f"sum by (job) (rate({_CALLS}[{RATE}]))", "{{job}}"),
             unit="reqps",
             stacked=True,
         ),
@@ -101,9 +101,9 @@ def _calls() -> list[object]:
             "99th percentile of unary calls",
             "Time within which 99 of 100 unary calls are answered, by service.",
             Query(
-                "histogram_quantile(0.99, sum by (grpc_service, le) "
+                "histogram_quantile(0.99, sum by (job, le) "
                 f'(rate(grpc_server_handling_seconds_bucket{{{IN}, grpc_type="unary"}}[{RATE}])))',
-                "{{grpc_service}}",
+                "{{job}}",
             ),
             unit="s",
             log=True,
@@ -112,14 +112,14 @@ def _calls() -> list[object]:
         lines(
             "Burn rate of the error budget, 1 h",
             "How many times faster than 30 days allow the budget of failing calls (0.1 %) is used; 14.4 for an hour raises an alert.",
-            Query('assay:grpc_errors:ratio_rate1h{namespace=~"$namespace", job=~"$job"} / 0.001', "{{grpc_service}} {{job}}"),
+            Query('assay:grpc_errors:ratio_rate1h{namespace=~"$namespace", job=~"$job"} / 0.001', "{{job}}: {{grpc_service}}"),
             width=12,
             steps=[(1, YELLOW), (14.4, RED)],
         ),
         lines(
             "Burn rate of the latency budget, 1 h",
             "The same of slow calls (1 %); thresholds by service are in docs/monitoring.md.",
-            Query('assay:grpc_slow:ratio_rate1h{namespace=~"$namespace", job=~"$job"} / 0.01', "{{grpc_service}} {{job}}"),
+            Query('assay:grpc_slow:ratio_rate1h{namespace=~"$namespace", job=~"$job"} / 0.01', "{{job}}: {{grpc_service}}"),
             width=12,
             steps=[(1, YELLOW), (14.4, RED)],
         ),

@@ -39,6 +39,42 @@ def _bounded(metric: str, share: str = _MODEL, by: str = _BY) -> list[Query]:
 
 def _cards() -> list[object]:
     return [
+        number(
+            "Models without a card",
+            "Models that score and were never measured.",
+            Query(
+                f"count(max by ({_BY}) (assay_reward_model_ready{{{_MODEL}}}) == 1 unless on ({_BY}) "
+                f"assay_reward_model_card_age_seconds{{{_MODEL}}}) or vector(0)"
+            ),
+            width=6,
+            steps=[(1, YELLOW)],
+        ),
+        number(
+            "Trainings against the gate",
+            "Trainings that went on although the reward model failed the gate, within a day.",
+            Query('sum(increase(assay_training_gate_overrides_total{namespace=~"$namespace"}[1d]))'),
+            width=6,
+            steps=[(1, YELLOW)],
+            decimals=0,
+        ),
+        number(
+            "Scores",
+            "Candidates scored by the models.",
+            Query(f"sum(rate(assay_reward_candidates_total{{{_MODEL}}}[{RATE}]))"),
+            unit="cps",
+            width=6,
+            decimals=1,
+        ),
+        number(
+            "Models that drift",
+            "Models of which both figures of drift are above what chance gives.",
+            Query(
+                f"count(max by ({_BY}) (assay_reward_drift_psi{{{_MODEL}}} - assay_reward_drift_psi_critical) > 0 "
+                f"and max by ({_BY}) (assay_reward_drift_ks{{{_MODEL}}} - assay_reward_drift_ks_critical) > 0) or vector(0)"
+            ),
+            width=6,
+            steps=[(1, YELLOW)],
+        ),
         rows(
             "Models",
             "Each model that is loaded, with the accuracy that its quality card states and how old the card is. A "
@@ -51,24 +87,7 @@ def _cards() -> list[object]:
                 "card's age": (Query(_of("assay_reward_model_card_age_seconds")), "s"),
             },
             width=16,
-        ),
-        number(
-            "Models without a card",
-            "Models that score and were never measured.",
-            Query(
-                f"count(max by ({_BY}) (assay_reward_model_ready{{{_MODEL}}}) == 1 unless on ({_BY}) "
-                f"assay_reward_model_card_age_seconds{{{_MODEL}}}) or vector(0)"
-            ),
-            width=4,
-            steps=[(1, YELLOW)],
-        ),
-        number(
-            "Trainings against the gate",
-            "Trainings that went on although the reward model failed the gate, within a day.",
-            Query('sum(increase(assay_training_gate_overrides_total{namespace=~"$namespace"}[1d]))'),
-            width=4,
-            steps=[(1, YELLOW)],
-            decimals=0,
+            height=8,
         ),
         lines(
             "Lower bound of accuracy",

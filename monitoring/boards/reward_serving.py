@@ -82,6 +82,7 @@ def _queue() -> list[object]:
             Query(f"sum(assay_reward_queue_candidates{{{IN}}}) / sum(assay_reward_queue_capacity{{{IN}}})"),
             unit="percentunit",
             steps=[(0.5, YELLOW), (0.9, RED)],
+            width=6,
         ),
         number(
             "Expected wait",
@@ -89,21 +90,24 @@ def _queue() -> list[object]:
             Query(f"max(assay_reward_queue_wait_seconds{{{IN}}})"),
             unit="s",
             steps=[(1, YELLOW), (10, RED)],
+            width=6,
         ),
-        number("Tokens waiting", "Tokens admitted and not yet on the device.", Query(f"sum(assay_reward_queue_tokens{{{IN}}})")),
-        number("Text held", "Text of the calls that are not done.", Query(f"sum(assay_reward_queue_text_bytes{{{IN}}})"), unit="bytes"),
+        number("Tokens waiting", "Tokens admitted and not yet on the device.", Query(f"sum(assay_reward_queue_tokens{{{IN}}})"), width=6),
+        number(
+            "Text held", "Text of the calls that are not done.", Query(f"sum(assay_reward_queue_text_bytes{{{IN}}})"), unit="bytes", width=6
+        ),
         lines(
             "Candidates held",
             "Waiting or on the device, by replica.",
             Query(f"assay_reward_queue_candidates{{{IN}}}", "{{instance}}"),
-            width=12,
+            width=8,
         ),
         lines(
             "Time in the queue",
             "Of a unit of work: from its admission to the device.",
             *_quantiles("assay_reward_queue_seconds"),
             unit="s",
-            width=12,
+            width=8,
         ),
         lines(
             "Refused and dropped",
@@ -111,7 +115,7 @@ def _queue() -> list[object]:
             Query(f"sum by (reason) (rate(assay_reward_rejected_total{{{IN}}}[{RATE}]))", "refused: {{reason}}"),
             Query(f"sum by (reason) (rate(assay_reward_dropped_total{{{IN}}}[{RATE}]))", "dropped: {{reason}}"),
             unit="cps",
-            width=12,
+            width=8,
         ),
     ]
 

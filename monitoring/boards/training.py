@@ -158,6 +158,7 @@ def _goodhart() -> list[object]:
                 "wins, high": (_newest("assay_evaluation_policy_win_ratio_high", "policy"), "percentunit"),
             },
             width=16,
+            height=8,
         ),
         bars(
             "What the reward model promises, best of n",
