@@ -90,7 +90,11 @@ def test_a_pod_has_the_time_to_end_that_its_service_takes(name: str) -> None:
 
 
 def test_the_grace_period_follows_the_component_s_own_drain() -> None:
-    values = {"drain": {"preStopSeconds": 7, "marginSeconds": 20}, "settings": {"drain_seconds": 40}, "reward": {"settings": {"drain_seconds": 90.5}}}
+    values = {
+        "drain": {"preStopSeconds": 7, "marginSeconds": 20},
+        "settings": {"drain_seconds": 40},
+        "reward": {"settings": {"drain_seconds": 90.5}},
+    }
     objects = render(values)
     assert pod_of(workload(objects, "reward"))["terminationGracePeriodSeconds"] == 7 + 91 + 20
     assert pod_of(workload(objects, "policy"))["terminationGracePeriodSeconds"] == 7 + 40 + 20
@@ -150,7 +154,11 @@ def test_everything_that_a_pod_names_is_made_by_the_chart_or_named_in_the_values
     for one in objects:
         made.setdefault(one["kind"], set()).add(one["metadata"]["name"])
     # Secrets that operators make of objects of the chart.
-    secrets = {one["spec"]["secretName"] for one in of_kind(objects, "Certificate")} | made.get("ExternalSecret", set()) | made.get("KafkaUser", set())
+    secrets = (
+        {one["spec"]["secretName"] for one in of_kind(objects, "Certificate")}
+        | made.get("ExternalSecret", set())
+        | made.get("KafkaUser", set())
+    )
     values = str(values_of(name))
     for one in of_kind(objects, *WITH_PODS):
         pod = pod_of(one)

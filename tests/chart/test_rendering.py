@@ -26,7 +26,9 @@ def test_lint_has_nothing_to_say_about_any_value_file(program: str) -> None:
 
 
 def test_no_template_asks_the_cluster_the_clock_or_chance() -> None:
-    forbidden = re.compile(r"\b(lookup|now|date|randAlpha\w*|randNumeric|randBytes|randInt|uuidv4|genCA|genSelfSignedCert|genSignedCert|genPrivateKey|htpasswd|bcrypt|getHostByName|shuffle)\b")
+    forbidden = re.compile(
+        r"\b(lookup|now|date|randAlpha\w*|randNumeric|randBytes|randInt|uuidv4|genCA|genSelfSignedCert|genSignedCert|genPrivateKey|htpasswd|bcrypt|getHostByName|shuffle)\b"
+    )
     for path in [*(CHART / "templates").rglob("*.yaml"), *(CHART / "templates").rglob("*.tpl"), *(CHART / "templates").rglob("*.txt")]:
         for action in re.findall(r"\{\{.*?\}\}", re.sub(r"\{\{-? ?/\*.*?\*/ ?-?\}\}", "", path.read_text(), flags=re.S), flags=re.S):
             words = re.sub(r'"[^"]*"', "", action)

@@ -80,7 +80,18 @@ def tool(name: str) -> str:
 
 @functools.cache
 def _template(program: str, name: str, kubernetes: str) -> str:
-    done = helm(program, "template", RELEASE, str(CHART), "-n", NAMESPACE, "-f", str(CHART / "ci" / f"{name}-values.yaml"), "--kube-version", kubernetes)
+    done = helm(
+        program,
+        "template",
+        RELEASE,
+        str(CHART),
+        "-n",
+        NAMESPACE,
+        "-f",
+        str(CHART / "ci" / f"{name}-values.yaml"),
+        "--kube-version",
+        kubernetes,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

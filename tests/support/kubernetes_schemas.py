@@ -36,7 +36,10 @@ def complaints(manifest: Mapping[str, Any], version: str) -> list[str]:
     Raises:
         NoSchema: this version has no such kind.
     """
-    return [f"{'.'.join(map(str, error.path))}: {error.message[:200]}" for error in _validator(manifest["apiVersion"], manifest["kind"], version).iter_errors(manifest)]
+    return [
+        f"{'.'.join(map(str, error.path))}: {error.message[:200]}"
+        for error in _validator(manifest["apiVersion"], manifest["kind"], version).iter_errors(manifest)
+    ]
 
 
 @functools.cache
@@ -95,7 +98,11 @@ def _strict(node: Any) -> Any:
         return node
     if node.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"]}
-    out = {key: _strict(value) for key, value in node.items() if key not in ("properties", "description", "format", "default") and not key.startswith("x-")}
+    out = {
+        key: _strict(value)
+        for key, value in node.items()
+        if key not in ("properties", "description", "format", "default") and not key.startswith("x-")
+    }
     if "properties" in node:
         out["properties"] = {name: _strict(value) for name, value in node["properties"].items()}
         if node.get("type") == "object" and not node.get("x-kubernetes-preserve-unknown-fields") and "additionalProperties" not in node:

@@ -45,6 +45,7 @@ spec:
 {{- if include "assay.enabled" . -}}
 {{- $keda := .c.autoscaling.keda -}}
 {{- if and .facts.lag $keda.enabled -}}
+{{- include "assay.checkComponent" . -}}
 {{- $kafka := include "assay.kafka" . | fromYaml -}}
 {{- $authenticated := or (hasPrefix "SASL" $kafka.protocol) (hasSuffix "SSL" $kafka.protocol) -}}
 apiVersion: keda.sh/v1alpha1
