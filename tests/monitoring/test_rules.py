@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "helm" / "assay" / "rules").glob("*.yaml"))
 CASES = Path(__file__).with_name("rules")
 NEEDS_PROMTOOL = pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: install the package prometheus")
+HELM = ROOT / ".tools" / "bin" / "helm4"
 RUNBOOK = "docs/monitoring.md#"
 
 
@@ -67,3 +68,12 @@ def test_every_alert_leads_to_a_section_that_says_what_to_do(path):
         assert notes["runbook_url"] == f"{RUNBOOK}{alert['alert'].lower()}"
         assert notes["runbook_url"].removeprefix(RUNBOOK) in sections
         assert alert["labels"]["severity"] in ("warning", "critical")
+
+
+@pytest.mark.skipif(not HELM.exists(), reason="no helm: `make tools` fetches it")
+def test_the_chart_hands_the_rules_on_as_they_are():
+    options = ["--set", "monitoring.rules.enabled=true"]
+    done = subprocess.run([HELM, "template", "x", ROOT / "helm" / "assay", *options], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rendered = [one["spec"] for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "PrometheusRule"]
+    assert rendered == [yaml.safe_load(path.read_text()) for path in RULES]
