@@ -11,8 +11,8 @@ from typing import Self
 import httpx
 from cluster.kubernetes_api import KubernetesApi, Object
 
-STORAGE_CLASS = "folders"
-_CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
+_PROVISIONER = "assay.test/folders"
+_STORAGE_CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 _VOLUMES = "/api/v1/persistentvolumes"
 _PAUSE_S = 0.3
 
@@ -23,27 +23,28 @@ class FolderVolumes:
     def __init__(self, api: KubernetesApi, folder: Path) -> None:
         self._api = api
         self._folder = folder
+        self._classes: set[str] = set()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work, name="folder-volumes", daemon=True)
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._api.create(
-            _CLASSES,
-            {
-                "apiVersion": "storage.k8s.io/v1",
-                "kind": "StorageClass",
-                "metadata": {"name": STORAGE_CLASS, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
-                "provisioner": "assay.test/folders",
-                "reclaimPolicy": "Retain",
-            },
-        )
+        self.add_class("standard", default=True)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end.set()
         self._thread.join()
+
+    def add_class(self, name: str, *, default: bool = False) -> None:
+        """Adds a storage class, unless it is there."""
+        if name in self._classes:
+            return
+        annotations = {"storageclass.kubernetes.io/is-default-class": "true"} if default else {}
+        meta = {"name": name, "annotations": annotations}
+        self._api.create(_STORAGE_CLASSES, {"metadata": meta, "provisioner": _PROVISIONER, "reclaimPolicy": "Retain"})
+        self._classes.add(name)
 
     def folder_of(self, namespace: str, claim: str) -> Path:
         """Where the content of a claim lies."""
@@ -59,7 +60,7 @@ class FolderVolumes:
 
     def _once(self) -> None:
         for claim in self._api.list("/api/v1/persistentvolumeclaims"):
-            if claim["spec"].get("storageClassName") == STORAGE_CLASS and not claim["spec"].get("volumeName"):
+            if claim["spec"].get("storageClassName") in self._classes and not claim["spec"].get("volumeName"):
                 self._provide(claim)
         for volume in self._api.list(_VOLUMES):
             if volume["status"].get("phase") == "Released":
@@ -83,7 +84,7 @@ class FolderVolumes:
                 "spec": {
                     "capacity": spec["resources"]["requests"],
                     "accessModes": spec["accessModes"],
-                    "storageClassName": STORAGE_CLASS,
+                    "storageClassName": spec["storageClassName"],
                     "persistentVolumeReclaimPolicy": "Retain",
                     "hostPath": {"path": str(folder)},
                     "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **owner},

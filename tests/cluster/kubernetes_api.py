@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,9 @@ class KubernetesApi:
         self.url = url
         self.ca = ca
         self.token = token
-        self._http = httpx.Client(base_url=url, verify=str(ca), headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False)
+        trusted = ssl.create_default_context(cafile=ca)
+        signed_in = {"Authorization": f"Bearer {token}"}
+        self._http = httpx.Client(base_url=url, verify=trusted, headers=signed_in, timeout=30, trust_env=False)
 
     def close(self) -> None:
         self._http.close()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from cluster.kubernetes_api import KubernetesApi, Object, condition, until
 
-POOL = "assay.test/pool"
+POOL = "assay/pool"
 _GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 
 
@@ -17,8 +17,10 @@ class Pool:
     name: str
     nodes: int
     labels: dict[str, str] = field(default_factory=dict)
-    devices: dict[str, str] = field(default_factory=dict)
-    """What the device plugin offers on each node."""
+    devices: int = 0
+    """GPUs of each node, or parts of one: offered by the device plugin and, for dynamic resource allocation, by the driver."""
+    memory: str = ""
+    """Memory of each."""
     taints: tuple[dict[str, str], ...] = ()
 
 
@@ -28,7 +30,8 @@ POOLS = (
         name="gpu",
         nodes=2,
         labels={"nvidia.com/gpu.present": "true", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.count": "8"},
-        devices={"nvidia.com/gpu": "8"},
+        devices=8,
+        memory="80Gi",
         taints=(_GPU_TAINT,),
     ),
     Pool(
@@ -36,11 +39,12 @@ POOLS = (
         nodes=1,
         labels={
             "nvidia.com/gpu.present": "true",
-            "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB",
+            "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb",
             "nvidia.com/mig.config": "all-1g.10gb",
-            "nvidia.com/mig.strategy": "mixed",
+            "nvidia.com/mig.strategy": "single",
         },
-        devices={"nvidia.com/mig-1g.10gb": "7"},
+        devices=7,
+        memory="10Gi",
         taints=(_GPU_TAINT,),
     ),
 )
@@ -51,8 +55,8 @@ def add_pools(api: KubernetesApi) -> None:
     for pool in POOLS:
         for number in range(pool.nodes):
             api.create("/api/v1/nodes", _node(pool, number))
-            if pool.name == "gpu":
-                api.create("/apis/resource.k8s.io/v1/resourceslices", _slice(_name(pool, number), int(pool.devices["nvidia.com/gpu"])))
+            if pool.devices:
+                api.create("/apis/resource.k8s.io/v1/resourceslices", _slice(pool, _name(pool, number)))
     api.create("/apis/resource.k8s.io/v1/deviceclasses", _DEVICE_CLASS)
     wanted = sum(pool.nodes for pool in POOLS)
 
@@ -87,7 +91,9 @@ def _name(pool: Pool, number: int) -> str:
 
 def _node(pool: Pool, number: int) -> Object:
     name = _name(pool, number)
-    room = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110", **pool.devices}
+    room = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110"}
+    if pool.devices:
+        room["nvidia.com/gpu"] = str(pool.devices)
     labels = {
         POOL: pool.name,
         "kubernetes.io/hostname": name,
@@ -106,7 +112,7 @@ def _node(pool: Pool, number: int) -> Object:
     }
 
 
-def _slice(node: str, devices: int) -> Object:
+def _slice(pool: Pool, node: str) -> Object:
     """What the DRA driver of a node says it has."""
     return {
         "apiVersion": "resource.k8s.io/v1",
@@ -119,10 +125,10 @@ def _slice(node: str, devices: int) -> Object:
             "devices": [
                 {
                     "name": f"gpu-{number}",
-                    "attributes": {"productName": {"string": "NVIDIA H100 80GB HBM3"}, "type": {"string": "gpu"}},
-                    "capacity": {"memory": {"value": "80Gi"}},
+                    "attributes": {"productName": {"string": pool.labels["nvidia.com/gpu.product"]}, "type": {"string": "gpu"}},
+                    "capacity": {"memory": {"value": pool.memory}},
                 }
-                for number in range(devices)
+                for number in range(pool.devices)
             ],
         },
     }

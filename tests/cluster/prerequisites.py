@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cluster.folder_volumes import FolderVolumes
 from cluster.kubernetes_api import KubernetesApi, Object
 
 _BATCH_KINDS = {"Deployment", "StatefulSet", "Job"}
 
 
-def provide(api: KubernetesApi, namespace: str, objects: Sequence[Object]) -> None:
-    """Makes the priority classes, runtime classes and claims that the pods name and the chart does not make itself."""
+def provide(api: KubernetesApi, volumes: FolderVolumes, namespace: str, objects: Sequence[Object]) -> None:
+    """Makes the classes of priority, runtime and storage and the claims that are named and that the chart does not make itself."""
+    for claim in claim_specs(objects):
+        if "storageClassName" in claim:
+            volumes.add_class(claim["storageClassName"])
     own_claims = {one["metadata"]["name"] for one in objects if one["kind"] == "PersistentVolumeClaim"}
     for pod in pod_specs(objects):
         if "priorityClassName" in pod:
@@ -30,6 +34,15 @@ def pod_specs(objects: Sequence[Object]) -> Iterator[Object]:
     for one in objects:
         if one["kind"] in _BATCH_KINDS:
             yield one["spec"]["template"]["spec"]
+
+
+def claim_specs(objects: Sequence[Object]) -> Iterator[Object]:
+    """The claims of the chart itself and of its StatefulSets."""
+    for one in objects:
+        if one["kind"] == "PersistentVolumeClaim":
+            yield one["spec"]
+        if one["kind"] == "StatefulSet":
+            yield from (template["spec"] for template in one["spec"].get("volumeClaimTemplates", []))
 
 
 def _ensure(api: KubernetesApi, path: str, body: Object) -> None:

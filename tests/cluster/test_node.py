@@ -115,7 +115,7 @@ def test_a_pod_has_its_variables_volumes_user_and_process_numbers(pods: _Pods) -
     pod["spec"]["containers"][0]["volumeMounts"].append({"name": "settings", "mountPath": "/settings"})
     pods.start(pod)
     output = pods.output("one")
-    assert output.startswith("green hush me me-green-$(WHO) text 10001 1 True\n")
+    assert "green hush me me-green-$(WHO) text 10001 1 True\n" in output
     assert "Read-only file system: '/forbidden'" in output
     assert pods.get("one")["status"]["phase"] == "Failed"
 

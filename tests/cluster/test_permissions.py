@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("pools", "volumes", "custom_resources")
 
 
 def install(tools: Tools, namespace: str, *arguments: str) -> None:
-    minimal = str(CHART / "ci" / "minimal-values.yaml")
-    tools.helm("install", RELEASE, str(CHART), "--namespace", namespace, "-f", minimal, *arguments)
+    values = str(CHART / "ci" / "default-values.yaml")
+    tools.helm("install", RELEASE, str(CHART), "--namespace", namespace, "-f", values, *arguments)
 
 
 def accounts_with_tokens(api: KubernetesApi, namespace: str) -> set[str]:

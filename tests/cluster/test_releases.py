@@ -12,7 +12,7 @@ from cluster.folder_volumes import FolderVolumes
 from cluster.helm import CHART, RELEASE, Tools
 from cluster.inventory import inventory, passing_objects
 from cluster.kubernetes_api import KubernetesApi, Object, until
-from cluster.pools import pool_of_nodes
+from cluster.pools import POOL, pool_of_nodes
 from cluster.prerequisites import provide
 
 VALUE_FILES = sorted((CHART / "ci").glob("*-values.yaml"))
@@ -25,17 +25,17 @@ pytestmark = pytest.mark.usefixtures("pools", "volumes", "custom_resources")
 class Release:
     """One release of the chart in a namespace of its own."""
 
-    def __init__(self, api: KubernetesApi, tools: Tools, namespace: str, values: Path) -> None:
+    def __init__(self, api: KubernetesApi, tools: Tools, volumes: FolderVolumes, namespace: str, values: Path) -> None:
         self.api, self.tools, self.namespace, self.values = api, tools, namespace, values
         self._where = ("--namespace", namespace)
         self.objects = tools.rendered(namespace, "-f", str(values))
         missing = {one["apiVersion"].partition("/")[0] for one in self.objects if "/" in one["apiVersion"]} - api.groups()
         if missing:
             pytest.skip(f"no custom resource definitions of {', '.join(sorted(missing))}: they are part of the shared data")
-        provide(api, namespace, self.objects)
+        provide(api, volumes, namespace, self.objects)
 
     def install(self, chart: Path = CHART) -> None:
-        self.tools.helm("install", RELEASE, str(chart), *self._where, "-f", str(self.values), *WAIT)
+        self.tools.helm("install", RELEASE, str(chart), *self._where, "-f", str(self.values), "--wait-for-jobs", *WAIT)
 
     def upgrade(self, *changes: str) -> None:
         self.tools.helm("upgrade", RELEASE, str(CHART), *self._where, "-f", str(self.values), *changes, *WAIT)
@@ -75,17 +75,22 @@ class Release:
         return found
 
 
-def pool_of(values: dict[str, Any], component: str) -> str:
-    """The only pool where pods of the component belong, by what the value file says in plain words."""
-    own = {**values.get("defaults", {}).get("accelerator", {}), **values.get(component, {}).get("accelerator", {})}
-    if not own.get("enabled", False):
-        return "cpu"
-    return "mig" if "mig" in values.get("accelerator", {}).get("resourceName", "") else "gpu"
+def pools_for(values: dict[str, Any], component: str) -> set[str]:
+    """The only pools where pods of the component belong, by what the value file says in plain words."""
+    said = values.get(component, {})
+    if not said.get("accelerator", {}).get("enabled", False):
+        return {"cpu"}
+    chosen = said.get("placement", {}).get("nodeSelector", {}).get(POOL)
+    if chosen:
+        return {chosen}
+    if values.get("accelerator", {}).get("dra", {}).get("enabled", False):
+        return {"gpu"}  # the only pool whose devices have the memory that is asked for
+    return {"gpu", "mig"}
 
 
 @pytest.fixture
-def release(api: KubernetesApi, tools: Tools, namespace: str) -> Callable[[Path], Release]:
-    return lambda values: Release(api, tools, namespace, values)
+def release(api: KubernetesApi, tools: Tools, volumes: FolderVolumes, namespace: str) -> Callable[[Path], Release]:
+    return lambda values: Release(api, tools, volumes, namespace, values)
 
 
 @pytest.mark.parametrize("values", VALUE_FILES, ids=lambda path: path.name.removesuffix("-values.yaml"))
@@ -100,7 +105,7 @@ def test_a_value_file_is_installed_where_it_belongs_changed_taken_back_and_remov
     assert {pod["metadata"]["labels"][COMPONENT] for pod in pods} >= {"reward"}
     for pod in pods:
         component = pod["metadata"]["labels"][COMPONENT]
-        assert pools[pod["spec"].get("nodeName", "")] == pool_of(said, component), pod["metadata"]["name"]
+        assert pools[pod["spec"].get("nodeName", "")] in pools_for(said, component), pod["metadata"]["name"]
 
     usual = one.log_levels()
     one.upgrade("--set", "settings.log_level=WARNING")
@@ -121,7 +126,7 @@ def test_a_second_release_in_another_namespace_does_not_collide(
     api: KubernetesApi, tools: Tools, new_namespace: Callable[[], str], volumes: FolderVolumes
 ) -> None:
     values = CHART / "ci" / "ha-values.yaml"
-    first, second = (Release(api, tools, new_namespace(), values) for _ in range(2))
+    first, second = (Release(api, tools, volumes, new_namespace(), values) for _ in range(2))
     first.install()
     names = {pod["metadata"]["uid"] for pod in first.pods()}
     second.install()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class Client:
     def __init__(self, *, url: str, ca: Path, token: str) -> None:
         self._http = httpx.AsyncClient(
             base_url=url,
-            verify=str(ca),
+            verify=ssl.create_default_context(cafile=ca),
             headers={"Authorization": f"Bearer {token}"},
             timeout=30,
             trust_env=False,

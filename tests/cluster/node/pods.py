@@ -175,7 +175,7 @@ class Pod:
             groups=groups,
             read_only=own_security.get("readOnlyRootFilesystem", False),
             mounts=[self._mount(one) for one in spec.get("volumeMounts", [])],
-            files=self._files(),
+            files=self._files(user, group),
         )
         assert self._sandbox is not None
         logs = self._host.folder / "logs"
@@ -191,11 +191,17 @@ class Pod:
                 source.chmod(0o2777)
         return Mount(source=source, path=wanted["mountPath"], read_only=wanted.get("readOnly", False))
 
-    def _files(self) -> dict[str, str]:
+    def _files(self, user: int, group: int) -> dict[str, str]:
         namespace, name = self._meta["namespace"], self._spec.get("hostname") or self._meta["name"]
         searched = f"{namespace}.svc.cluster.local svc.cluster.local cluster.local"
         resolver = f"nameserver {self._host.network.address}\nsearch {searched}\noptions ndots:5 timeout:1\n"
-        return {"/etc/resolv.conf": resolver, "/etc/hosts": f"127.0.0.1 localhost\n{self._address} {name}\n", "/etc/hostname": f"{name}\n"}
+        return {
+            "/etc/resolv.conf": resolver,
+            "/etc/hosts": f"127.0.0.1 localhost\n{self._address} {name}\n",
+            "/etc/hostname": f"{name}\n",
+            # The image's user, as its Dockerfile makes it.
+            "/etc/passwd": f"root:x:0:0:root:/root:/bin/sh\nassay:x:{user}:{group}::/:/bin/sh\n",
+        }
 
     def _be(self, phase: str) -> None:
         self._phase = phase
