@@ -107,7 +107,8 @@ def _lines(panel: Panel, found: Found, *, width: int, height: int, start: float,
 def _heat(panel: Panel, found: Found, *, width: int, height: int) -> alt.TopLevelMixin:
     [(_, series)] = found
     ordered = sorted(series, key=lambda one: float(one.labels["le"].replace("+Inf", "inf")))
-    rows, before = [], {}
+    rows: list[dict[str, Any]] = []
+    before: dict[float, float] = {}
     step = _spacing(ordered)
     first = min((point[0] for one in ordered for point in one.points), default=0)
     for one in ordered:
@@ -137,7 +138,7 @@ def _scatter(panel: Panel, found: Found, *, width: int, height: int) -> alt.TopL
     (_, across), (_, up) = found
     rename = next(one for one in panel.json["transformations"] if one["id"] == "organize")["options"]["renameByName"]
     heights = {frozenset(one.labels.items()): one.points[-1][1] for one in up if one.points}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in across:
         key = frozenset(one.labels.items())
         if one.points and key in heights:

@@ -32,6 +32,7 @@ from assay_kit.kafka import EventProducer, KafkaConnection
 from assay_kit.topics import PREFERENCES_RAW
 
 STUDY = Path(__file__).with_name("study.yaml")
+HELD_OUT = 200
 QUESTION = [{"role": "user", "content": "How do I bake bread at home?"}]
 
 
@@ -43,6 +44,7 @@ class Place:
         endpoints: host:port by service.
         rewards_http: URL of the reward service's HTTP door.
         kafka: host:port of a broker.
+        judge: folder of a reward model that asks a chat server.
         folder: for data, models and what the study makes.
     """
 
@@ -50,6 +52,7 @@ class Place:
     rewards_target: str
     rewards_http: str
     kafka: str
+    judge: Path
     folder: Path
 
 
@@ -69,7 +72,7 @@ class Load:
         self._client = place.client
         self._study = study
         self._pairs = list(pairs) or list(generate_pairs(240, seed=3))
-        self._usable = [pair for pair in self._pairs if pair.chosen and pair.rejected and pair.chosen != pair.rejected]
+        self._usable = [pair for pair in self._pairs if pair.chosen and pair.rejected and pair.chosen != pair.rejected and _asks(pair)]
         self._seconds = seconds
         self._data = str(place.folder / "pairs.jsonl")
 
@@ -109,7 +112,9 @@ class Load:
             self._client.reward.load_model(name, str(folder))
         self._client.reward.set_alias("default", "words")
         self._client.reward.set_shadow("words", "candidate", share=1.0)
-        bench = self._client.evaluation.create_benchmark_job(["words"], self._data, output_uri=str(self._place.folder / "bench"))
+        held_out = str(self._place.folder / "held-out.jsonl")
+        write_pairs(held_out, self._usable[half : half + HELD_OUT])
+        bench = self._client.evaluation.create_benchmark_job(["words"], held_out, output_uri=str(self._place.folder / "bench"))
         wait_for_job(self._client.jobs("evaluation"), bench.id)
 
     def _meanwhile(self, ended: threading.Event) -> None:
@@ -153,6 +158,7 @@ class Load:
         policy = artifacts["sft"]["model"]
         self._train_in_vain(policy)
         self._client.policy.load_model("watched", policy)
+        self._client.reward.load_model("judge", str(self._place.judge))
         self._client.reward.load_model("tuned", next(made["model"] for name, made in artifacts.items() if name.startswith("rm")))
         sampling = policy_pb2.SamplingOptions(max_new_tokens=12)
         until = time.monotonic() + self._seconds
@@ -162,6 +168,7 @@ class Load:
             self._client.policy.best_of_n(QUESTION, n=4, policy="watched", reward_model="words", sampling=sampling)
             self._score("tuned", turn, candidates=16)
             self._score_by_http("tuned")
+            self._score("judge", turn, candidates=3)
             self._give_up()
 
     def _score(self, model: str, turn: int, *, candidates: int) -> None:
@@ -196,7 +203,12 @@ class Load:
             hopeless = stub.ScoreGroup.future(request, timeout=0.05)
             hopeless.exception()
             for call in calls:
-                call.cancel()
+                call.cancel()  # type: ignore[no-untyped-call]
+
+
+def _asks(pair: PreferencePair) -> bool:
+    """Whether the answers answer somebody, and both the same."""
+    return bool(pair.prompt) and pair.prompt[-1].role != "assistant" and not pair.rejected_prompt
 
 
 def _refused(call: Callable[[], Any]) -> None:

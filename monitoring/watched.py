@@ -16,6 +16,7 @@ from assay_client.client import AssayClient
 from assay_client.endpoints import Endpoints
 from assay_data.conversations import PreferencePair
 from monitoring import dcgm
+from monitoring.judge import judge
 from monitoring.load import STUDY, Load, Place
 from monitoring.prometheus import SCRAPE_SECONDS, Prometheus, Target
 
@@ -56,7 +57,7 @@ def watched(folder: Path, *, study: Path = STUDY, pairs: Sequence[PreferencePair
         "ASSAY_REWARD_DRIFT_SCORES": "500",
         "ASSAY_DRAIN_SECONDS": "2",
     }
-    with LocalStack(folder / "state", extra_env=environment) as stack:
+    with judge(folder / "judge") as judging, LocalStack(folder / "state", extra_env=environment) as stack:
         pages = json.loads((stack.data_dir / "endpoints.json").read_text())["metrics"]
         with dcgm.exporter("assay-reward-0", NAMESPACE) as gpu, Prometheus(folder / "prometheus", _targets(pages, gpu)) as prometheus:
             start = time.time()
@@ -66,6 +67,7 @@ def watched(folder: Path, *, study: Path = STUDY, pairs: Sequence[PreferencePair
                     rewards_target=stack.endpoints["reward"],
                     rewards_http=f"http://127.0.0.1:{http}",
                     kafka=stack.kafka_bootstrap,
+                    judge=judging,
                     folder=folder / "load",
                 )
                 Load(place, study=study, pairs=pairs, seconds=seconds).run()

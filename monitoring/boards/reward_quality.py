@@ -20,7 +20,13 @@ def made() -> Dashboard:
         "and how a candidate compares.",
         lists="assay_reward_queue_capacity",
         variables=[("model", "model", 'assay_reward_model_ready{namespace=~"$namespace", job=~"$job"}, model')],
-        rows=[("Quality cards", _cards()), ("Scores", _scores()), ("Drift", _drift()), ("A candidate beside a model (shadow)", _shadow())],
+        rows=[
+            ("Quality cards", _cards()),
+            ("Scores", _scores()),
+            ("Drift", _drift()),
+            ("A candidate beside a model (shadow)", _shadow()),
+            ("Generative judges", _judges()),
+        ],
     )
 
 
@@ -206,5 +212,30 @@ def _shadow() -> list[object]:
             Query(f"sum by (outcome) (rate(assay_reward_shadow_calls_total{{{_MODEL}}}[{RATE}]))", "{{outcome}}"),
             unit="reqps",
             width=6,
+        ),
+    ]
+
+
+def _judges() -> list[object]:
+    orders = f"assay_reward_judge_comparisons_total{{{IN}}}"
+    disagreed = f'assay_reward_judge_comparisons_total{{{IN}, outcome="disagreed"}}'
+    share = f"sum by (judge) (rate({disagreed}[{RATE}])) / sum by (judge) (rate({orders}[{RATE}]))"
+    return [
+        lines(
+            "Pairs on which a judge contradicts itself",
+            "Share of the pairs shown in both orders on which the verdict follows the place: a judge that guesses has about one half.",
+            Query(share, "{{judge}}"),
+            unit="percentunit",
+            maximum=1,
+            width=12,
+            steps=[(0.3, YELLOW), (0.5, RED)],
+        ),
+        lines(
+            "Pairs shown in both orders",
+            "By whether the judge agreed with itself.",
+            Query(f"sum by (judge, outcome) (rate({orders}[{RATE}]))", "{{judge}} {{outcome}}"),
+            unit="cps",
+            width=12,
+            stacked=True,
         ),
     ]
