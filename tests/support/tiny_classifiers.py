@@ -89,34 +89,52 @@ DECODERS: dict[str, Callable[[], PreTrainedModel]] = {
         Gemma3TextConfig(**_DECODER, sliding_window=WINDOW, layer_types=_SLIDING, query_pre_attn_scalar=16, rope_parameters=_gemma3_ropes())
     ),
 }
-"""Those that are computed on packed tokens."""
+"""Those that are computed on packed tokens, with what they share computed once."""
 
-OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
+_DEBERTA: dict[str, Any] = {
+    **_SIZES,
+    "pad_token_id": _TOKENIZER.pad_token_id,
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+}
+_DEBERTA_V3: dict[str, Any] = {**_DEBERTA, "position_buckets": 16, "share_att_key": True, "norm_rel_ebd": "layer_norm"}
+_MODERNBERT: dict[str, Any] = {
+    **_SIZES,
+    **_IDS,
+    "cls_token_id": _TOKENIZER.bos_token_id,
+    "sep_token_id": _TOKENIZER.eos_token_id,
+    "local_attention": 32,
+}
+
+ENCODERS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert": lambda: BertForSequenceClassification(BertConfig(**_SIZES, pad_token_id=_TOKENIZER.pad_token_id)),
     "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**{**_SIZES, "type_vocab_size": 1}, **_IDS)),
-    "deberta_v2": lambda: DebertaV2ForSequenceClassification(
-        DebertaV2Config(
-            **_SIZES,
-            pad_token_id=_TOKENIZER.pad_token_id,
-            relative_attention=True,
-            pos_att_type=["p2c", "c2p"],
-            position_biased_input=False,
-        )
+    "deberta_v2": lambda: DebertaV2ForSequenceClassification(DebertaV2Config(**_DEBERTA)),
+    "deberta_v2_one_way": lambda: DebertaV2ForSequenceClassification(
+        DebertaV2Config(**{**_DEBERTA, "pos_att_type": ["c2p"], "position_biased_input": True})
     ),
-    "modernbert": lambda: ModernBertForSequenceClassification(
-        ModernBertConfig(**_SIZES, **_IDS, cls_token_id=_TOKENIZER.bos_token_id, sep_token_id=_TOKENIZER.eos_token_id, local_attention=32)
+    "deberta_v3": lambda: DebertaV2ForSequenceClassification(DebertaV2Config(**_DEBERTA_V3)),
+    "modernbert": lambda: ModernBertForSequenceClassification(ModernBertConfig(**_MODERNBERT)),
+    "modernbert_mean": lambda: ModernBertForSequenceClassification(
+        ModernBertConfig(**_MODERNBERT, classifier_pooling="mean", attention_bias=True)
     ),
+}
+"""Those that are computed on packed tokens, and share nothing."""
+
+OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
+    "deberta_v2_convolution": lambda: DebertaV2ForSequenceClassification(DebertaV2Config(**_DEBERTA_V3, conv_kernel_size=3)),
     "llama_dynamic_rope": lambda: LlamaForSequenceClassification(
         LlamaConfig(**_DECODER, rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0})
     ),
 }
-"""Those that are not: encoders, and a decoder whose rope depends on the length of the whole."""
+"""Those that are not: an encoder with a convolution, and a decoder whose rope depends on the length of the whole."""
 
 
 def write_classifier(folder: Path, name: str, seed: int = 0, *, labels: int = 1) -> Path:
     """Writes one of them with a tokenizer; returns the folder. Weights are wide enough that every part of a layer moves the score."""
     torch.manual_seed(seed)
-    model = {**DECODERS, **OTHERS}[name]()
+    model = {**DECODERS, **ENCODERS, **OTHERS}[name]()
     if labels != 1:
         model.config.num_labels = labels
         model = type(model)(model.config)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny_classifiers import write_classifier, write_language_model
+from support.tiny_classifiers import ENCODERS, write_classifier, write_language_model
 
 from assay_reward.models import LoadOptions, load_folder
 from assay_reward.models.base import Prepared, RewardModel
-from assay_reward.models.packed.decoder import ROW_MULTIPLE
-from assay_reward.models.packed.linears import Linear, Weights, plain, prepacked
+from assay_reward.models.packed.linears import ROW_MULTIPLE, Linear, Weights, plain, prepacked
 
 
 def rows_are_independent(make: Callable[[Weights], Linear]) -> bool:
@@ -61,7 +60,7 @@ def write_implicit(folder: Path, name: str) -> Path:
 WRITERS: dict[str, Callable[[Path], Path]] = {
     **{
         name: partial(write_classifier, name=name)
-        for name in ("llama", "llama_one_layer", "mistral_window", "mistral_wide_window", "qwen3", "gemma2", "gemma3")
+        for name in ("llama", "llama_one_layer", "mistral_window", "mistral_wide_window", "qwen3", "gemma2", "gemma3", *ENCODERS)
     },
     "several heads": write_heads,
     "implicit llama": partial(write_implicit, name="llama"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny_classifiers import DECODERS, OTHERS, WINDOW, write_classifier
+from support.tiny_classifiers import DECODERS, ENCODERS, OTHERS, WINDOW, write_classifier
 from support.tiny_models import tiny_tokenizer
 from transformers import AutoModelForSequenceClassification
 
@@ -15,6 +15,7 @@ from assay_kit.errors import InvalidArgument
 from assay_reward.models import LoadOptions, load_folder
 from assay_reward.models.base import Prepared
 from assay_reward.models.forwards import PlainForward
+from assay_reward.models.packed.encoder import PackedEncoder
 from assay_reward.models.packed.forward import PackedForward
 from assay_reward.models.qwen2_reward import Qwen2ForRewardModel
 from assay_reward.models.sequence_classifier import SequenceClassifier
@@ -74,16 +75,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     return write
 
 
-@pytest.mark.parametrize("name", [*DECODERS, *OTHERS])
+@pytest.mark.parametrize("name", [*DECODERS, *ENCODERS, *OTHERS])
 def test_scores_are_those_of_the_familys_own_forward(written: Written, name: str) -> None:
     folder, model = written(name)
-    assert isinstance(model._forward, PackedForward if name in DECODERS else PlainForward)
+    assert isinstance(model._forward, PackedForward if name in DECODERS else PackedEncoder if name in ENCODERS else PlainForward)
     wanted = plain_scores(folder, BATCH)
     assert scores(model, BATCH) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
     assert max(wanted) - min(wanted) > 0.3
 
 
-@pytest.mark.parametrize("name", [*DECODERS, *OTHERS])
+@pytest.mark.parametrize("name", [*DECODERS, *ENCODERS, *OTHERS])
 def test_a_score_is_the_same_alone_and_in_any_batch_and_order(written: Written, name: str) -> None:
     _, model = written(name)
     alone = {one: scores(model, [one])[0] for one in BATCH}
@@ -103,7 +104,14 @@ def test_long_sequences_that_part_anywhere_score_as_by_the_familys_own_forward(w
     assert [scores(model, [one])[0] for one in batch] == pytest.approx(wanted, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2_reward_head", "gemma2"])
+@pytest.mark.parametrize("name", ["deberta_v3", "modernbert", "modernbert_mean"])
+def test_long_sequences_score_as_by_the_familys_own_forward(written: Written, name: str) -> None:
+    folder, model = written(name)
+    batch = [ids(count, count) for count in (127, 128, 129, 300, 1400)]
+    assert scores(model, batch) == pytest.approx(plain_scores(folder, batch), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2_reward_head", "gemma2", "bert", "roberta", "deberta_v3", "modernbert"])
 def test_padding_ids_inside_a_sequence_are_read_as_the_familys_own_forward_reads_them(written: Written, name: str) -> None:
     folder, model = written(name)
     text = ids(20, 12)
@@ -161,11 +169,11 @@ def test_a_batch_of_nothing_costs_and_gives_nothing(written: Written) -> None:
         assert model.score([]).raw == ()
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "gemma3", "bert", "deberta_v3", "modernbert"])
 def test_bfloat16_is_near_and_says_so(written: Written, name: str) -> None:
     folder, model = written(name)
     narrow = load_folder(folder, LoadOptions(dtype="bfloat16"))
-    assert isinstance(narrow, SequenceClassifier) and isinstance(narrow._forward, PackedForward)
+    assert isinstance(narrow, SequenceClassifier) and isinstance(narrow._forward, PackedForward | PackedEncoder)
     assert narrow.dtype == "bfloat16"
     found, wanted = scores(narrow, BATCH), scores(model, BATCH)
     assert found == pytest.approx(wanted, abs=0.25)

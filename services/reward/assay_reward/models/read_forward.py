@@ -13,6 +13,8 @@ from assay_reward.models import qwen2_reward
 from assay_reward.models.base import LoadOptions
 from assay_reward.models.checkpoints import architecture_of, read_weights
 from assay_reward.models.forwards import Forward, PlainForward
+from assay_reward.models.packed.encoder import PackedEncoder
+from assay_reward.models.packed.encoder_families import encoder_of
 from assay_reward.models.packed.families import family_of
 from assay_reward.models.packed.forward import PackedForward
 
@@ -32,12 +34,11 @@ def read_forward(folder: Path, config: Any, options: LoadOptions) -> Forward:
     architecture = architecture_of(config)
     auto_class = qwen2_reward.Qwen2ForRewardModel if architecture == qwen2_reward.ARCHITECTURE else AutoModelForSequenceClassification
     model = read_weights(auto_class, folder, architecture, options)
-    family = family_of(architecture, config)
-    if family is None:
-        return PlainForward(model)
     asked = probes(config)
     wanted = torch.tensor(PlainForward(model).logits(asked).rows)
-    packed = PackedForward(model, family)
+    packed = _packed(architecture, config, model)
+    if packed is None:
+        return PlainForward(model)
     found = torch.tensor(packed.logits(asked).rows)
     allowed = allowed_difference(options) * wanted.abs().clamp_min(1.0)
     if bool(((found - wanted).abs() <= allowed).all()):
@@ -50,6 +51,15 @@ def read_forward(folder: Path, config: Any, options: LoadOptions) -> Forward:
         wanted.flatten().tolist(),
     )
     return PlainForward(read_weights(auto_class, folder, architecture, options))
+
+
+def _packed(architecture: str, config: Any, model: Any) -> Forward | None:
+    """Takes the model apart where its family is known; else leaves it as it is."""
+    family = family_of(architecture, config)
+    if family is not None:
+        return PackedForward(model, family)
+    encoder = encoder_of(architecture, model)
+    return None if encoder is None else PackedEncoder(encoder)
 
 
 def allowed_difference(options: LoadOptions) -> float:

@@ -15,11 +15,10 @@ from transformers.activations import ACT2FN
 from assay_reward.models.packed.attention import attend
 from assay_reward.models.packed.families import Family, window_of
 from assay_reward.models.packed.geometry import SPARE_ROWS, Call, Grid, Masks, Whole
-from assay_reward.models.packed.linears import ROWS, Linear, Weights, faster
+from assay_reward.models.packed.linears import ROWS, Linear, faster, fused, joined, rounded
 from assay_reward.models.packed.plan import Ids, Plan, Run
+from assay_reward.models.packed.rope import complex_angles, paired, rotate, side_by_side
 
-ROW_MULTIPLE = 16
-"""Rows of a matrix are a multiple of this; see the package."""
 _ROWS_ELSEWHERE = 8192
 """Rows of a block on other devices than a CPU: what an MLP makes on the way is bounded by it."""
 
@@ -77,7 +76,7 @@ class PackedDecoder:
             (mlp.gate_proj, mlp.up_proj),
             (mlp.down_proj,),
         )
-        self.linear = faster([_fused(*parts) for parts in shapes])
+        self.linear = faster([fused(*parts) for parts in shapes])
         """Makes the layers' products."""
         self.layers: list[Layer] = []
         for index in range(len(layers)):
@@ -96,7 +95,7 @@ class PackedDecoder:
             sequences: distinct; ids within the vocabulary.
             runs: whose rows follow each other from 0 on.
         """
-        rows = _rounded(plan.tokens)
+        rows = rounded(plan.tokens)
         ids = np.zeros(rows, dtype=np.int64)
         positions = np.zeros(rows, dtype=np.int64)
         for segment, owner in zip(plan.segments, plan.owners, strict=True):
@@ -121,7 +120,7 @@ class PackedDecoder:
                 self._rest(layer, hidden, attended)
             keys_values = packed[:, self._heads :]
             self._project(last_layer, hidden, keys_values, angles[last_layer.layer_type], 0)
-            read = np.zeros(_rounded(sum(run.end - run.start for run in runs)), dtype=np.int64)
+            read = np.zeros(rounded(sum(run.end - run.start for run in runs)), dtype=np.int64)
             for run in runs:
                 first = plan.segments[run.segment].row + run.start - plan.segments[run.segment].start
                 read[run.row : run.row + run.end - run.start] = np.arange(first, first + run.end - run.start)
@@ -141,7 +140,7 @@ class PackedDecoder:
             made = layer.last_queries(layer.before_attention(read[rows])).view(-1, self._heads, self._size)
             if layer.query_norm is not None:
                 made = layer.query_norm(made)
-            self._rotate(made, angles[rows])
+            rotate(made, angles[rows])
             queries[start : start + len(made)] = made
         attended = read.new_zeros(len(read), self._heads, self._size)
         self._attend(layer, queries, keys_values, copies, calls, attended)
@@ -158,17 +157,8 @@ class PackedDecoder:
                 made[:, :heads] = layer.query_norm(made[:, :heads])
             if layer.key_norm is not None:
                 made[:, heads:rotated] = layer.key_norm(made[:, heads:rotated])
-            self._rotate(made[:, :rotated], angles[rows])
+            rotate(made[:, :rotated], angles[rows])
             packed[start : start + len(made)] = made
-
-    def _rotate(self, made: torch.Tensor, angles: torch.Tensor) -> None:
-        """Rotates [rows, heads, size] in place; the halves that rope pairs lie side by side here, as complex numbers do."""
-        if made.dtype == torch.float32:
-            torch.view_as_complex(made.view(*made.shape[:-1], -1, 2)).mul_(angles)
-        else:
-            wide = made.float()
-            torch.view_as_complex(wide.view(*wide.shape[:-1], -1, 2)).mul_(angles)
-            made.copy_(wide)
 
     def _attend(
         self,
@@ -200,8 +190,7 @@ class PackedDecoder:
             positions = torch.arange(max(1024, 1 << highest.bit_length()), device=self._device)[None]
             by_type = {} if layer_type is None else {"layer_type": layer_type}
             cos, sin = self._rotary(torch.empty(1, dtype=torch.float32, device=self._device), positions, **by_type)
-            half = self._size // 2
-            known = self._angles[layer_type] = torch.complex(cos[0, :, :half], sin[0, :, :half])[:, None]
+            known = self._angles[layer_type] = complex_angles(cos, sin)
         return known
 
     def _moved(self, array: Any) -> torch.Tensor:
@@ -211,20 +200,20 @@ class PackedDecoder:
 
     def _layer(self, layer: Any, family: Family, window: int | None, layer_type: str | None, *, last: bool) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        query, key = (_side_by_side(_fused(part), self._size) for part in (attention.q_proj, attention.k_proj))
-        value = _fused(attention.v_proj)
+        query, key = (side_by_side(fused(part), self._size) for part in (attention.q_proj, attention.k_proj))
+        value = fused(attention.v_proj)
         around = family.norms_around
         return Layer(
             before_attention=_norm(layer.input_layernorm, family),
-            inputs=self.linear(_joined([key, value] if last else [query, key, value])),
+            inputs=self.linear(joined([key, value] if last else [query, key, value])),
             last_queries=self.linear(query) if last else None,
             query_norm=_norm(attention.q_norm, family, halves=True) if family.query_key_norms else None,
             key_norm=_norm(attention.k_norm, family, halves=True) if family.query_key_norms else None,
-            output=self.linear(_fused(attention.o_proj)),
+            output=self.linear(fused(attention.o_proj)),
             after_attention=_norm(layer.post_attention_layernorm, family) if around else None,
             before_mlp=_norm(layer.pre_feedforward_layernorm if around else layer.post_attention_layernorm, family),
-            gate_and_up=self.linear(_fused(mlp.gate_proj, mlp.up_proj)),
-            down=self.linear(_fused(mlp.down_proj)),
+            gate_and_up=self.linear(fused(mlp.gate_proj, mlp.up_proj)),
+            down=self.linear(fused(mlp.down_proj)),
             after_mlp=_norm(layer.post_feedforward_layernorm, family) if around else None,
             window=window,
             layer_type=layer_type,
@@ -232,36 +221,10 @@ class PackedDecoder:
         )
 
 
-def _rounded(rows: int) -> int:
-    return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
-
-
-def _fused(*parts: Any) -> Weights:
-    """Linear modules of one input as one."""
-    return _joined([Weights(weight=part.weight.detach(), bias=None if part.bias is None else part.bias.detach()) for part in parts])
-
-
-def _joined(parts: Sequence[Weights]) -> Weights:
-    if len(parts) == 1:
-        return parts[0]
-    biases = [part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts]
-    some = any(part.bias is not None for part in parts)
-    return Weights(weight=torch.cat([part.weight for part in parts]), bias=torch.cat(biases) if some else None)
-
-
-def _halves(rows: torch.Tensor, size: int) -> torch.Tensor:
-    """Rows of heads reordered so that the halves that rope pairs lie side by side; products of queries and keys stay what they are."""
-    return rows.reshape(-1, 2, size // 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape).contiguous()
-
-
-def _side_by_side(weights: Weights, size: int) -> Weights:
-    return Weights(weight=_halves(weights.weight, size), bias=None if weights.bias is None else _halves(weights.bias, size))
-
-
 def _norm(module: Any, family: Family, *, halves: bool = False) -> Norm:
     """A norm of root mean square; with `halves` of heads that are reordered."""
     weight = module.weight.detach()
-    weight = _halves(weight, len(weight)) if halves else weight
+    weight = paired(weight, len(weight)) if halves else weight
     epsilon = float(module.eps if family.norms_from_one else module.variance_epsilon)
     if family.norms_from_one:
         weight = 1.0 + weight.float()

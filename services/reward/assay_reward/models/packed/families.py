@@ -17,7 +17,7 @@ import numpy as np
 
 from assay_reward.models.packed.plan import Ids
 
-_ROPE_BY_LENGTH = ("dynamic", "longrope")
+ROPE_BY_LENGTH = ("dynamic", "longrope")
 """Kinds of rope whose angles depend on the length of the whole, so that no beginning can be shared."""
 
 
@@ -103,7 +103,7 @@ def read_position(ids: Ids, family: Family, padding: int | None) -> int:
 
 def _fits(config: Any, family: Family) -> bool:
     ropes = config.rope_parameters.values() if family.rope_by_layer_type else (config.rope_parameters,)
-    if any(rope is None or rope.get("rope_type") in _ROPE_BY_LENGTH for rope in ropes):
+    if any(rope is None or rope.get("rope_type") in ROPE_BY_LENGTH for rope in ropes):
         return False
     known = {"full_attention", "sliding_attention"}
     return not getattr(config, "use_bidirectional_attention", None) and set(getattr(config, "layer_types", None) or ()) <= known

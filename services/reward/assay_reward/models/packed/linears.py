@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn import functional
@@ -16,6 +16,8 @@ Linear: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 ROWS = 256
 """Rows of a block, by which layers go through a batch on a CPU: what it makes on the way stays in the cache."""
+ROW_MULTIPLE = 16
+"""Rows of a matrix are a multiple of this; see the package."""
 _WORTH = 0.9
 """Part of the plain time that prepacked weights must stay below: they take a second layout, and what is faster should not hang on noise."""
 _ROUNDS = (5, 40)
@@ -30,6 +32,25 @@ class Weights:
     weight: torch.Tensor
     """[out, in]"""
     bias: torch.Tensor | None = None
+
+
+def rounded(rows: int) -> int:
+    """So many rows with their filling."""
+    return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
+def fused(*parts: Any) -> Weights:
+    """Linear modules of one input as one."""
+    return joined([Weights(weight=part.weight.detach(), bias=None if part.bias is None else part.bias.detach()) for part in parts])
+
+
+def joined(parts: Sequence[Weights]) -> Weights:
+    """Layers of one input as one."""
+    if len(parts) == 1:
+        return parts[0]
+    biases = [part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts]
+    some = any(part.bias is not None for part in parts)
+    return Weights(weight=torch.cat([part.weight for part in parts]), bias=torch.cat(biases) if some else None)
 
 
 def plain(weights: Weights) -> Linear:
