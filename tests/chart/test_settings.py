@@ -33,6 +33,16 @@ SET_IN = {
 }
 """The file of values that sets a setting which the default values don't."""
 
+SETTERS: dict[str, set[str]] = {
+    "database_url": {"cleaning", "training", "evaluation"},  # those with jobs
+    "cleaning_target": {"evaluation"},
+    "reward_target": {"evaluation", "training", "policy"},
+    "policy_target": {"evaluation"},
+    "training_target": {"evaluation"},
+    "evaluation_target": set(),
+}
+"""The components that are given a setting, where not all are that have it."""
+
 
 def fields_of(component: str) -> dict[str, FieldInfo]:
     fields: dict[str, FieldInfo] = generate_chart.settings_of(component).model_fields
@@ -71,14 +81,9 @@ def test_what_the_chart_says_it_sets_itself_it_sets(field: str) -> None:
         source = environment(workload(render(values), "policy"))["ASSAY_POLICY_TGI_TOKEN"]
         assert source == {"secretKeyRef": {"name": "servers", "key": "token"}}
         return
-    setters = {component for component in components if f"{PREFIX}{field.upper()}" in variables(component, SET_IN.get(field, "default"))}
-    if field == "database_url":
-        assert setters == {"cleaning", "training", "evaluation"}, "the services with jobs, and no other"
-    elif field.endswith("_target"):
-        assert setters == {"cleaning_target": {"evaluation"}, "reward_target": {"evaluation", "training", "policy"},
-                           "policy_target": {"evaluation"}, "training_target": {"evaluation"}, "evaluation_target": set()}[field]  # fmt: skip
-    else:
-        assert setters == set(components)
+    name = SET_IN.get(field, "default")
+    setters = {component for component in components if f"{PREFIX}{field.upper()}" in variables(component, name)}
+    assert setters == SETTERS.get(field, set(components))
 
 
 def _another(field: FieldInfo) -> Any:
