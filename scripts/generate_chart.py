@@ -145,7 +145,8 @@ def values_table(text: str) -> str:
     """The README's table."""
     rows = ["| key | default | what it is |", "|---|---|---|"]
     for value in documented_values(text):
-        shown = "see below" if isinstance(value.default, dict) and len(value.default) > 4 else f"`{json.dumps(value.default)}`"
+        whole = f"`{json.dumps(value.default)}`"
+        shown = whole if len(whole) <= 90 else "see values.yaml"
         rows.append(f"| `{value.path}` | {shown} | {value.description} |")
     return "\n".join(rows)
 
