@@ -188,3 +188,25 @@ def test_a_bad_value_is_one_line_with_the_name(monkeypatch):
     assert isinstance(complaint, str)
     assert complaint.startswith("ASSAY_GRPC_PORT='seventy':")
     assert "\n" not in complaint
+
+
+async def test_health_has_a_port_of_its_own_from_before_the_start_to_the_end_of_the_drain(tmp_path):
+    seen = {}
+    loop = asyncio.get_running_loop()
+    made = app(tmp_path)
+    made.settings.health_port = free_port()
+
+    async def check(when):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{made.settings.health_port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            seen[when] = [(await stub.Check(health_pb2.HealthCheckRequest(service=name))).status for name in ("", SERVICE)]
+
+    def check_at(when):
+        return lambda: asyncio.run_coroutine_threadsafe(check(when), loop).result()
+
+    made.startup, made.shutdown = check_at("start"), check_at("end")
+    async with running(made):
+        await check("between")
+        assert made.health == f"127.0.0.1:{made.settings.health_port}"
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    assert seen == {"start": [serving, not_serving], "between": [serving, serving], "end": [serving, not_serving]}
