@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from assay_data.fingerprints import Fingerprint
-from assay_reward.models.base import AnyModel
+from assay_reward.models.base import AnyModel, HasEngine, RemoteModel, RewardModel
 
 
 class State(Enum):
@@ -34,6 +35,23 @@ class LoadedModel:
     """Seconds since the epoch."""
     memory_bytes: int
     """What its weights take; 0 for a model that computes elsewhere."""
+
+    # Told once a model: a Protocol looks up each of its members by name, which would be the slowest part of a small call.
+
+    @cached_property
+    def remote(self) -> RemoteModel | None:
+        """The model where it computes elsewhere."""
+        return self.model if isinstance(self.model, RemoteModel) else None
+
+    @cached_property
+    def local(self) -> RewardModel | None:
+        """The model where it computes on the device."""
+        return None if isinstance(self.model, RemoteModel) else self.model
+
+    @cached_property
+    def engine_version(self) -> str | None:
+        """What computes the model, with its version; None where this service's own engine does."""
+        return self.model.engine_version if isinstance(self.model, HasEngine) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from assay.reward.v1 import reward_pb2
 from assay_reward.engine import Cost, Scored
 from assay_reward.inputs import Scale
 from assay_reward.loaded import Entry, LoadedModel, State
-from assay_reward.models.base import HasEngine
 from assay_reward.scales import scales_of
 from assay_reward.shadow import Shadow
 from assay_reward.statistics import Estimate
@@ -66,7 +65,7 @@ def provenance_message(loaded: LoadedModel, card: common_pb2.QualityCard | None)
         chat_template_sha256=loaded.fingerprint.chat_template_sha256,
         fingerprint=loaded.fingerprint.fingerprint,
         dtype=loaded.model.dtype,
-        engine_version=loaded.model.engine_version if isinstance(loaded.model, HasEngine) else ENGINE_VERSION,
+        engine_version=loaded.engine_version or ENGINE_VERSION,
         mean=card.mean if card else 0.0,
         std=card.std if card else 0.0,
         has_quality_card=card is not None,

@@ -16,7 +16,6 @@ from assay_reward.engine import Cost, Route, Scored, ScoreNotFinite, Work, devic
 from assay_reward.fair_queue import NO_DEADLINE, Standing
 from assay_reward.inputs import Scale, ScoreInput, ScoreOptions
 from assay_reward.loaded import Lease, LoadedModel
-from assay_reward.models import RemoteModel
 from assay_reward.parts import text_bytes
 from assay_reward.remote import RemoteWork
 from assay_reward.replies import provenance_message, score_message, usage_message
@@ -205,14 +204,16 @@ class Scoring:
         deadline: float,
         answer: Callable[[Work], Reply],
     ) -> Call[Reply]:
-        model = lease.loaded.model
+        loaded = lease.loaded
         standing = Standing(priority=options.priority, caller=caller, deadline=deadline)
-        cache = self._cache.of(lease.loaded) if not isinstance(model, RemoteModel) else None
+        cache = self._cache.of(loaded) if loaded.remote is None else None
 
         def route(wait_seconds: float) -> Route:
-            if isinstance(model, RemoteModel):
+            if loaded.remote is not None:
                 room = self._remote.admit(len(inputs), wait_seconds=wait_seconds)
-                return self._remote.route(model, room, self._tokenizing, deadline=deadline)
+                return self._remote.route(loaded.remote, room, self._tokenizing, deadline=deadline)
+            model = loaded.local
+            assert model is not None
             demand = Demand(model=model, candidates=len(inputs), text_bytes=text_bytes(inputs), standing=standing)
             ticket = self._scheduler.admit(demand, wait_seconds=wait_seconds)
             return device_route(
@@ -223,7 +224,7 @@ class Scoring:
                 window_tokens=self._scheduler.window_tokens,
             )
 
-        return Call(lease, route, lambda way: Work(model, inputs, options.truncation, standing, way, cache), answer)
+        return Call(lease, route, lambda way: Work(loaded.model, inputs, options.truncation, standing, way, cache), answer)
 
     def _count(self, loaded: LoadedModel, door: str, scored: Sequence[Scored], cost: Cost) -> None:
         metrics.CANDIDATES.labels(loaded.name, door).inc(len(scored))
