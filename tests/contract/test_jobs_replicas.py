@@ -21,6 +21,7 @@ from support.postgres import new_database
 from assay.jobs.v1 import jobs_pb2
 from assay_kit.errors import FailedPrecondition
 from assay_kit.jobs import migrate
+from assay_kit.jobs.log import advisory_key
 
 
 @pytest.fixture
@@ -155,3 +156,16 @@ def test_a_service_without_the_right_to_make_tables_works_once_they_are_made(
     monkeypatch.setenv("ASSAY_DATABASE_URL", limited)
     assert migrate.main(["cleaning"]) == 3
     assert "permission denied" in capsys.readouterr().err
+
+
+def test_a_replica_keeps_its_name_over_the_end_of_its_database_session(tmp_path: Path, database: str) -> None:
+    held = "select pid from pg_locks where locktype = 'advisory' and granted and (classid::bigint << 32) | objid::bigint = %s"
+    key = (advisory_key("assay-jobs-assay-training-0"),)
+    with service_process(tmp_path, database, instance="0"), psycopg.connect(database, autocommit=True) as connection:
+        [(before,)] = connection.execute(held, key).fetchall()
+        connection.execute("select pg_terminate_backend(%s)", (before,))
+        deadline = time.monotonic() + 30
+        while not (now := [pid for (pid,) in connection.execute(held, key).fetchall() if pid != before]):
+            assert time.monotonic() < deadline, "the name was not taken again"
+            time.sleep(0.1)
+        assert len(now) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,10 @@ import sqlalchemy as sa
 from assay_kit.errors import FailedPrecondition
 from assay_kit.jobs.log import advisory_key
 
+logger = logging.getLogger(__name__)
+
 _LOOK_AGAIN_SECONDS = 0.2
+_KEEP_SECONDS = 5.0
 
 
 @contextlib.contextmanager
@@ -28,34 +32,79 @@ def only_process(*, executor: str, data_dir: Path, engine: sa.Engine, wait_secon
             _wait_for(lambda: _lock_file(file.fileno()), executor=executor, wait_seconds=wait_seconds)
             yield
     else:
-        with _postgres_hold(engine, executor) as hold:
-            _wait_for(hold, executor=executor, wait_seconds=wait_seconds)
+        hold = _PostgresHold(engine, executor)
+        try:
+            _wait_for(hold.take, executor=executor, wait_seconds=wait_seconds)
+            hold.keep()
             yield
+        finally:
+            hold.release()
 
 
 @contextlib.contextmanager
 def held_if_gone(engine: sa.Engine, executor: str) -> Iterator[bool]:
     """Whether no process works as this executor; while open none can begin to. PostgreSQL only."""
-    with _postgres_hold(engine, executor) as hold:
-        yield hold()
+    hold = _PostgresHold(engine, executor)
+    try:
+        yield hold.take()
+    finally:
+        hold.release()
 
 
-@contextlib.contextmanager
-def _postgres_hold(engine: sa.Engine, executor: str) -> Iterator[Callable[[], bool]]:
-    key = advisory_key(f"assay-jobs-{executor}")
-    held = False
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+class _PostgresHold:
+    """An advisory lock of a session of its own."""
 
-        def hold() -> bool:
-            nonlocal held
-            held = bool(connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar())
-            return held
+    def __init__(self, engine: sa.Engine, executor: str) -> None:
+        self._engine = engine
+        self._executor = executor
+        self._query = sa.select(sa.func.pg_try_advisory_lock(advisory_key(f"assay-jobs-{executor}")))
+        self._connection: sa.Connection | None = None
+        self._stop = threading.Event()
+        self._keeper: threading.Thread | None = None
 
+    def take(self) -> bool:
+        """Tries once; whether the lock is held."""
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
-            yield hold
-        finally:
-            if held:
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(key)))
+            taken = bool(connection.execute(self._query).scalar())
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        if taken:
+            self._connection = connection
+        else:
+            connection.close()
+        return taken
+
+    def keep(self) -> None:
+        """Takes the lock again whenever its session has ended, as it does when the database restarts or fails over."""
+        self._keeper = threading.Thread(target=self._keep, name="job-executor", daemon=True)
+        self._keeper.start()
+
+    def release(self) -> None:
+        """Ends the session, and the lock with it."""
+        self._stop.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        self._end_session()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(_KEEP_SECONDS):
+            try:
+                if self._connection is not None:
+                    self._connection.execute(sa.select(1))
+                elif not self.take():
+                    logger.error("another process works on jobs as %s, since this one lost its database for a time", self._executor)
+            except sa.exc.SQLAlchemyError as error:
+                logger.warning("the session that holds the name %s has ended, it is taken again: %s", self._executor, error)
+                self._end_session()
+
+    def _end_session(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()  # not back to the pool: the session ends
+            connection.close()
 
 
 def _lock_file(descriptor: int) -> bool:
