@@ -45,6 +45,8 @@ def test_each_certificate_has_the_names_that_its_service_is_called_by_and_lies_w
         assert environment(one)["ASSAY_TLS_DIR"] == "/etc/assay/tls"
         assert {"name": "tls", "secret": {"secretName": certificate["spec"]["secretName"]}} in pod_of(one)["volumes"]
         assert container_of(one)["readinessProbe"]["grpc"]["port"] == 50052, "a kubelet shows no certificate"
+        (grpc, *_) = named(objects, "Service", f"rel-assay-{component}")["spec"]["ports"]
+        assert "appProtocol" not in grpc, "a gateway would speak plaintext to it"
         named(objects, certificate["spec"]["issuerRef"]["kind"], certificate["spec"]["issuerRef"]["name"])
     assert called == set()
 

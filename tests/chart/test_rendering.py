@@ -19,10 +19,11 @@ def test_helm_3_and_helm_4_render_the_same_objects(name: str) -> None:
 
 @pytest.mark.parametrize("program", ["helm3", "helm4"])
 def test_lint_has_nothing_to_say_about_any_value_file(program: str) -> None:
-    files = [part for name in VALUE_FILES for part in ("-f", str(CHART / "ci" / f"{name}-values.yaml")) if name != "gpu-dra"]
-    done = helm(program, "lint", "--strict", str(CHART), *files)
-    assert done.returncode == 0, done.stdout
-    assert "WARNING" not in done.stdout and "ERROR" not in done.stdout
+    for name in VALUE_FILES:
+        values = str(CHART / "ci" / f"{name}-values.yaml")
+        done = helm(program, "lint", "--strict", "--kube-version", "1.34", str(CHART), "-f", values)
+        assert done.returncode == 0, done.stdout
+        assert "WARNING" not in done.stdout and "ERROR" not in done.stdout
 
 
 def test_no_template_asks_the_cluster_the_clock_or_chance() -> None:

@@ -103,7 +103,7 @@ spec:
   selector:
     {{- include "assay.selector" $ | nindent 4 }}
   ports:
-    - {name: grpc, port: 50051, targetPort: grpc, appProtocol: kubernetes.io/h2c}
+    - {name: grpc, port: 50051, targetPort: grpc{{ if not $.root.Values.tls.enabled }}, appProtocol: kubernetes.io/h2c{{ end }}}
     - {name: metrics, port: 9090, targetPort: metrics}
     {{- if and (eq $.name "reward") $.c.http.enabled }}
     - {name: http, port: 8080, targetPort: http}
