@@ -18,6 +18,7 @@ from assay_reward.models.packed.geometry import SPARE_ROWS, Call, Grid, Masks, W
 from assay_reward.models.packed.linears import ROWS, Linear, faster, fused, joined, rounded
 from assay_reward.models.packed.plan import Ids, Plan, Run
 from assay_reward.models.packed.rope import complex_angles, paired, rotate, side_by_side
+from assay_reward.models.packed.varlen import Lengths, Varlen, attend_together, kernel_fits
 
 _ROWS_ELSEWHERE = 8192
 """Rows of a block on other devices than a CPU: what an MLP makes on the way is bounded by it."""
@@ -60,7 +61,6 @@ class PackedDecoder:
         self._heads = attention.q_proj.out_features // self._size
         self._key_heads = attention.k_proj.out_features // self._size
         self._embed = body.embed_tokens
-        self._dtype: torch.dtype = self._embed.weight.dtype
         self._device: str = str(self._embed.weight.device)
         self._on_cpu = self._embed.weight.device.type == "cpu"
         self._block = ROWS if self._on_cpu else _ROWS_ELSEWHERE
@@ -69,6 +69,9 @@ class PackedDecoder:
         self._activation = ACT2FN[getattr(config, "hidden_activation", None) or config.hidden_act]
         self._cap: float | None = config.attn_logit_softcapping if family.caps_attention else None
         self._masks = Masks(self._device)
+        self._together = kernel_fits(
+            self._embed.weight.device, self._embed.weight.dtype, self._heads, self._key_heads, self._size, self._cap
+        )
         mlp = layers[0].mlp
         shapes = (
             (attention.q_proj, attention.k_proj, attention.v_proj),
@@ -102,7 +105,7 @@ class PackedDecoder:
             place = slice(segment.row, segment.row + segment.end - segment.start)
             ids[place] = sequences[owner][segment.start : segment.end]
             positions[place] = np.arange(segment.start, segment.end)
-        geometry = Grid(plan, self._masks) if self._on_cpu else Whole(plan, self._masks)
+        geometry = self._geometry(plan)
         copies = None if geometry.index is None else self._moved(geometry.index)
         where = self._moved(positions)
         last_layer = self.layers[-1]
@@ -128,8 +131,18 @@ class PackedDecoder:
             last_calls = geometry.calls(runs, last_layer.window)
             return self._last(hidden[places], keys_values, copies, last_calls, angles[last_layer.layer_type][places])
 
+    def _geometry(self, plan: Plan) -> Grid | Whole | Varlen:
+        if self._on_cpu:
+            return Grid(plan, self._masks)
+        return Varlen(plan, self._device) if self._together else Whole(plan, self._masks)
+
     def _last(
-        self, read: torch.Tensor, keys_values: torch.Tensor, copies: torch.Tensor | None, calls: Sequence[Call], angles: torch.Tensor
+        self,
+        read: torch.Tensor,
+        keys_values: torch.Tensor,
+        copies: torch.Tensor | None,
+        calls: Sequence[Call] | Lengths,
+        angles: torch.Tensor,
     ) -> torch.Tensor:
         """The last layer and the norm after it, of the rows that are read alone."""
         layer = self.layers[-1]
@@ -166,12 +179,15 @@ class PackedDecoder:
         queries: torch.Tensor,
         keys_values: torch.Tensor,
         copies: torch.Tensor | None,
-        calls: Sequence[Call],
+        calls: Sequence[Call] | Lengths,
         attended: torch.Tensor,
     ) -> None:
         if copies is not None:
             keys_values = keys_values.index_select(0, copies)
-        attend(queries, keys_values, calls, attended, scale=layer.scale, cap=self._cap)
+        if isinstance(calls, Lengths):
+            attend_together(queries, keys_values, calls, attended, scale=layer.scale)
+        else:
+            attend(queries, keys_values, calls, attended, scale=layer.scale, cap=self._cap)
 
     def _rest(self, layer: Layer, hidden: torch.Tensor, attended: torch.Tensor) -> None:
         """Output projection, MLP and both residuals, in place."""

@@ -45,9 +45,10 @@ class PackedForward:
 
     def _batch(self, distinct: Sequence[Ids]) -> tuple[list[list[float]], int]:
         plan = plan_of(distinct)
+        runs, rows = plan.tails([len(ids) - 1 for ids in distinct])
         with torch.inference_mode():
-            logits = self._head(self._decoder.hidden(plan, distinct, plan.lasts))[: len(distinct)]
-            return logits.double().tolist(), plan.tokens
+            logits = self._head(self._decoder.hidden(plan, distinct, runs)).double().tolist()
+        return [logits[int(row)] for [row] in rows], plan.tokens
 
     def _read(self, sequences: Sequence[tuple[int, ...]]) -> tuple[list[Ids], list[int]]:
         """The distinct sequences up to where the head reads them, and for each given the place of its own among them."""

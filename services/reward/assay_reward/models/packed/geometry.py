@@ -83,7 +83,7 @@ class Grid:
         self._plan = plan
         self._masks = masks
         self._starts = [segment.start // CHUNK * CHUNK for segment in plan.segments]
-        self._rows, index = _copies(plan, self._starts)
+        self._rows, index = buffer_of(plan, self._starts)
         self.index = index
         """Packed row of each row of the key buffer; None where they are the same."""
 
@@ -133,7 +133,7 @@ class Whole:
 
     def __init__(self, plan: Plan, masks: Masks) -> None:
         self._masks = masks
-        self._rows, index = _copies(plan, [0] * len(plan.segments))
+        self._rows, index = buffer_of(plan, [0] * len(plan.segments))
         self.index = index
         """As of a `Grid`."""
 
@@ -151,7 +151,7 @@ class Whole:
         return calls
 
 
-def _copies(plan: Plan, starts: Sequence[int]) -> tuple[list[int], npt.NDArray[np.int64] | None]:
+def buffer_of(plan: Plan, starts: Sequence[int]) -> tuple[list[int], npt.NDArray[np.int64] | None]:
     """A key buffer in which each segment follows what comes before it, from a position on.
 
     Args:

@@ -71,12 +71,6 @@ class Plan:
         """All positions."""
         return [Run(number, segment.start, segment.end, segment.row) for number, segment in enumerate(self.segments)]
 
-    @property
-    def lasts(self) -> list[Run]:
-        """The last position of each sequence, the i-th in row i."""
-        ends = [(leaf, self.segments[leaf].end) for leaf in self.leaves]
-        return [Run(leaf, end - 1, end, row) for row, (leaf, end) in enumerate(ends)]
-
     def tails(self, firsts: Sequence[int]) -> tuple[list[Run], list[npt.NDArray[np.int64]]]:
         """What sequences need from a position on, once where they share it.
 
