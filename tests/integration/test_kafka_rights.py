@@ -228,6 +228,17 @@ def can_read(connection: KafkaConnection, topic: Topic) -> bool:
         consumer.close()
 
 
+def test_a_service_that_was_refused_once_goes_on_with_what_it_may(kafka: SecureKafka) -> None:
+    mark = uuid.uuid4().hex[:8]
+    producer = EventProducer(as_user(kafka, "reward"), "test")
+    producer.send(REWARDS_REQUESTED, mark, REWARDS_REQUESTED.message())
+    with pytest.raises(Unavailable, match=f"to {REWARDS_REQUESTED.name}: TopicAuthorizationFailed"):
+        producer.flush()
+    producer.send(REWARDS_SCORED, mark, REWARDS_SCORED.message())
+    producer.close()
+    assert keys_in(as_user(kafka, "clients"), REWARDS_SCORED, mark, 1) == [mark]
+
+
 def test_who_is_not_let_in_is_told_why(kafka: SecureKafka, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="does not let user assay-reward in: Authentication failed .* invalid credentials") as wrong:
         kafka.connection("assay-reward", "a-wrong-password", bootstrap_timeout_s=2.0).producer(client_id="test")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import Message
-from kafka.errors import KafkaError
+from kafka.errors import AuthorizationError, KafkaError
 
 from assay_kit.errors import Unavailable
 from assay_kit.kafka_connection import KafkaConnection
@@ -29,6 +29,8 @@ class EventProducer:
         self._producer: Any = None
         self._closed = False
         self._failures: list[str] = []
+        self._refused = False
+        """Whether the producer was refused a right: an idempotent one sends nothing more after that."""
 
     def send(self, topic: Topic, key: str, message: Message | None, headers: Mapping[str, str] | None = None) -> None:
         """Hands one record over for sending; returns before it is written. `flush` tells whether it was.
@@ -69,6 +71,11 @@ class EventProducer:
                 raise Unavailable(f"Kafka at {self._connection.bootstrap} took not all records within {timeout_s:g} s: {error}") from error
         with self._lock:
             failures, self._failures = self._failures, []
+            refused, self._refused = self._refused, False
+            if refused and self._producer is producer:
+                self._producer = None  # the next one may have been given the right meanwhile
+        if refused and producer is not None:
+            close_at_once(producer)
         if failures:
             raise Unavailable(f"{len(failures)} records were not written, the first {failures[0]}")
 
@@ -101,6 +108,7 @@ class EventProducer:
         RECORDS.labels(topic, "failed").inc()
         with self._lock:
             self._failures.append(f"to {topic}: {error!r}")
+            self._refused = self._refused or isinstance(error, AuthorizationError)
 
 
 def close_at_once(producer: Any) -> None:
