@@ -25,7 +25,7 @@ class Tools:
     home: Path
     """For their caches."""
 
-    def helm(self, *arguments: str, timeout_s: float = 300.0) -> str:
+    def helm(self, *arguments: str, timeout_s: float = 660.0) -> str:
         return self._call("helm4", *arguments, timeout_s=timeout_s)
 
     def kubectl(self, *arguments: str, given: str = "") -> str:

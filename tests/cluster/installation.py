@@ -96,7 +96,7 @@ class Installation:
 
     def _helm(self, verb: str, *changes: str) -> None:
         own = ["--set", f"kafka.external.bootstrap={self.kafka}"]
-        where = ["--namespace", self.namespace, "--wait", "--timeout", "240s"]
+        where = ["--namespace", self.namespace, "--wait", "--timeout", "600s"]
         self.tools.helm(verb, RELEASE, str(CHART), "-f", str(VALUES), *own, *changes, *where)
 
     def _user(self) -> Object:

@@ -17,7 +17,7 @@ from cluster.prerequisites import provide
 
 VALUE_FILES = sorted((CHART / "ci").glob("*-values.yaml"))
 COMPONENT = "app.kubernetes.io/component"
-WAIT = ("--wait", "--timeout", "120s")
+WAIT = ("--wait", "--timeout", "300s")
 
 pytestmark = pytest.mark.usefixtures("pools", "volumes", "custom_resources")
 

@@ -104,7 +104,7 @@ def test_an_installation_ends_with_a_score_a_cleaning_job_and_the_best_of_n(inst
     best = installation.assay("generate", QUESTION, "--model", "writer", "-n", "4", "--best-by", "judge", "--max-new-tokens", "8")
     assert best["best"]["score"] == max(each["score"] for each in best["all"])
     with psycopg.connect(installation.database) as database:
-        [(workflows,)] = database.execute("SELECT count(*) FROM dbos.workflow_status").fetchall()
+        [(workflows,)] = database.execute("SELECT count(*) FROM assay_cleaning.workflow_status").fetchall()
     assert workflows >= 1, "jobs are kept in the database that the secret names"
 
 
