@@ -33,6 +33,7 @@ from assay_kit.topics import PREFERENCES_RAW
 
 STUDY = Path(__file__).with_name("study.yaml")
 HELD_OUT = 200
+_CUT = reward_pb2.ScoreOptions(truncation=reward_pb2.TRUNCATION_POLICY_RESPONSE_RIGHT)
 QUESTION = [{"role": "user", "content": "How do I bake bread at home?"}]
 
 
@@ -174,7 +175,7 @@ class Load:
     def _score(self, model: str, turn: int, *, candidates: int) -> None:
         """Scores answers of real pairs, some of them seen before."""
         answers = [pair.chosen if (turn + index) % 2 else pair.rejected for index, pair in enumerate(self._some(turn, candidates))]
-        self._client.reward.score_group(QUESTION, [answer or "…" for answer in answers], model=model)
+        self._client.reward.score_group(QUESTION, [answer or "…" for answer in answers], model=model, options=_CUT)
 
     def _some(self, turn: int, number: int) -> list[PreferencePair]:
         return [self._usable[(3 * turn + index) % len(self._usable)] for index in range(number)]
