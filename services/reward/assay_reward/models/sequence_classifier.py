@@ -1,8 +1,9 @@
 """Hugging Face sequence classifiers with one label: the head's raw logit is the score.
 
-Decoders whose forward is known here (`packed/families.py`) are computed on packed tokens, with what sequences share computed once; all
-others by the forward of `transformers`, each distinct sequence without padding. The position that is read is the one `transformers`
-itself reads, found from each sequence's own tokens, so neither the tokenizer's padding side nor the company a sequence is in moves it.
+Models whose forward is known here (`packed/families.py`, `packed/encoder_families.py`) are computed on packed tokens, decoders with what
+sequences share computed once; all others by the forward of `transformers`, each distinct sequence without padding. The position that is
+read is the one `transformers` itself reads, found from each sequence's own tokens, so neither the tokenizer's padding side nor the
+company a sequence is in moves it.
 """
 
 from __future__ import annotations

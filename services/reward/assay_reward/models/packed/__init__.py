@@ -1,7 +1,8 @@
-"""Decoders with a head on one position, computed on packed tokens: no padding, shared beginnings once, the last layer where it is read.
+"""Decoders and encoders computed on packed tokens: no padding, shared beginnings once, the last layer where it is read.
 
-All tokens of a batch are the rows of one matrix. `plan.py` finds what they share, `geometry.py` which rows attend to which,
-`decoder.py` runs the layers, `families.py` says how families differ. A new family is a `Family` in `families.py`.
+All tokens of a batch are the rows of one matrix. Of decoders `plan.py` finds what they share, `geometry.py` which rows attend to which,
+`decoder.py` runs the layers, `forward.py` and `log_probs.py` put heads on them, `families.py` says how families differ. Encoders share
+nothing: `encoder.py` runs them, `encoder_families.py` says how they differ. Either file of families says how to add one.
 
 What holds for a score's bits, measured for float32 with PyTorch 2.13 on one thread of a processor with AVX2 (and held by
 `tests/unit/reward/test_packed_bits.py`, which measures first whether the processor's matrix products are such):

@@ -3,9 +3,9 @@
 To add one: read its `modeling_*.py` in transformers. If its layers are `self_attn` with q, k, v and o projections, `mlp` with gate, up
 and down projections, and norms of root mean square under the names that `decoder.py` reads, a `Family` with its architectures and what
 is special about it is all; else `decoder.py` must learn the difference, as a field here. Biases, head sizes, rope scaling, activation
-and window are read from the checkpoint. Then put a tiny checkpoint of it into `tests/support/tiny_models.py` and its name into the tests
-of `tests/unit/reward/test_packed_families.py`, which hold it to the plain forward of transformers. At load every checkpoint is held to
-that too (`read.py`), and computed plainly where the two differ.
+and window are read from the checkpoint. Then put a tiny checkpoint of it into `DECODERS` of
+`tests/support/tiny_classifiers.py`, whose tests hold it to the plain forward of transformers. At load every checkpoint is held to that
+too (`read_forward.py`), and computed plainly where the two differ.
 """
 
 from __future__ import annotations
