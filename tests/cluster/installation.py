@@ -14,13 +14,14 @@ from cluster.node.registration import REAL
 from cluster.running_node import SELECTOR, TOLERATION, RunningNode
 from support.tiny_models import write_tiny_causal_lm, write_tiny_reward_model
 
+from assay_client import AssayClient, Endpoints
 from assay_data.generated import generate_pairs
 from assay_data.pairs import write_pairs
 
 COMPONENTS = ("cleaning", "reward", "policy", "training", "evaluation")
 VALUES = Path(__file__).with_name("running-values.yaml")
 _COMPONENT = "app.kubernetes.io/component"
-PAIRS, MANY = 400, 4000
+PAIRS, MANY = 400, 8000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,11 @@ class Installation:
             return found if good else []
 
         return list(until(f"{pods} pods of {component} are ready", ready, timeout_s=timeout_s))
+
+    def client(self) -> AssayClient:
+        """The services as this machine sees them: each by the address of its pod, which stays when its process is killed."""
+        addresses = {name: f"{self.pods(name)[0]['status']['podIP']}:50051" for name in COMPONENTS}
+        return AssayClient(Endpoints(**addresses), patience_s=180)
 
     @property
     def artifacts(self) -> Path:

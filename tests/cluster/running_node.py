@@ -40,7 +40,7 @@ class RunningNode:
         token.write_text(self._plane.token)
         command = [sys.executable, "-m", "cluster.node", "--url", self._plane.url, "--ca", str(self._plane.ca), "--token", str(token)]
         command += ["--name", self.name, "--subnet", self.subnet, "--folder", str(self.folder)]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "GRPC_ENABLE_FORK_SUPPORT": "0"}
         self._program = Program("test-node", command, log=self.folder / "node.log", environment=environment)
         try:
             self._program.wait_until(self._ready)

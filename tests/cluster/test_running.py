@@ -23,6 +23,8 @@ from cluster.running_node import RunningNode
 from support.postgres import new_database, postgres_binaries, postgres_server
 from support.reward_service import group, selector
 
+from assay.jobs.v1 import jobs_pb2
+from assay.training.v1 import training_pb2
 from assay_cli.broker import LocalBroker
 from assay_kit.kafka import EventProducer, KafkaConnection, Record, collect, end_offsets
 from assay_kit.topics import REWARDS_REQUESTED, REWARDS_SCORED
@@ -116,31 +118,32 @@ def test_what_is_asked_over_kafka_is_answered_over_kafka(installation: Installat
 
 
 def test_a_pod_whose_process_is_killed_comes_back_and_its_job_goes_on(installation: Installation) -> None:
-    data, out = "/artifacts/pairs.jsonl", "/artifacts/killed"
-    started = {
-        "cleaning": installation.assay("clean", "/artifacts/many.jsonl", "-o", f"{out}/clean", "--no-wait", "--job-id", "killed-clean"),
-        "training": installation.assay(
-            "train", "sft", "--data", data, "--model", "/models/writer", "-o", f"{out}/sft", "--no-wait", "--job-id", "killed-sft"
-        ),
-        "evaluation": installation.assay(
-            "bench", "judge", "--data", "/artifacts/many.jsonl", "-o", f"{out}/bench", "--no-wait", "--job-id", "killed-bench"
-        ),
-    }
-    before = {}
-    for component in ("policy", "reward", *started):
-        if component in started:
-            job = started[component]["id"]
-            until(f"{job} runs", lambda service=component, job=job: has_begun(installation.assay("jobs", "show", service, job)))
-        [pod] = installation.pods(component)
-        before[component] = restarts(pod)
-        installation.node.kill(pod)
-    for component, count in before.items():
-        until(f"{component} is started again", lambda one=component, n=count: restarts(installation.pods(one)[0]) > n)
+    many, out = "/artifacts/many.jsonl", "/artifacts/killed"
+    sft = training_pb2.SftSpec(model_uri="/models/writer", data_uri="/artifacts/pairs.jsonl")
+    before = {name: restarts(installation.pods(name)[0]) for name in COMPONENTS}
+    for component in ("policy", "reward"):
+        installation.node.kill(installation.pods(component)[0])
+    for component in ("policy", "reward"):
+        until(f"{component} is started again", lambda name=component: restarts(installation.pods(name)[0]) > before[name])
         installation.wait_until_ready(component)
-    for component, job in started.items():
-        installation.node.execute(installation.user, "assay", "jobs", "watch", component, job["id"], "--json", timeout_s=240)
-    assert installation.assay("score", "--model", "judge", "--prompt", QUESTION, "No.")["scores"]
-    assert installation.assay("generate", QUESTION, "--model", "writer", "--max-new-tokens", "4")
+    with installation.client() as assay:
+        starts = {
+            "cleaning": lambda: assay.cleaning.create_cleaning_job(many, f"{out}/clean"),
+            "training": lambda: assay.training.create_training_job(sft, f"{out}/sft"),
+            "evaluation": lambda: assay.evaluation.create_benchmark_job(["judge"], many, output_uri=f"{out}/bench"),
+        }
+        jobs = {}
+        for component, start in starts.items():
+            [pod] = installation.pods(component)
+            jobs[component] = start().id
+            until("the job runs", lambda name=component: has_begun(assay.jobs(name).get(jobs[name])), pause_s=0.02)
+            installation.node.kill(pod)
+        for component, job in jobs.items():
+            until(f"{component} is started again", lambda name=component: restarts(installation.pods(name)[0]) > before[name])
+            assert assay.jobs(component).wait(job)
+            installation.wait_until_ready(component)
+        assert assay.reward.score_group([{"role": "user", "content": QUESTION}], ["No."], model="judge").scores
+        assert assay.policy.list_models()[0].name == "writer"
 
 
 def test_an_upgrade_of_the_reward_service_under_load_fails_no_call_and_mixes_no_models(installation: Installation) -> None:
@@ -180,9 +183,9 @@ def test_all_pods_drain_within_their_grace_and_nothing_is_left(installation: Ins
     assert [end for end in ends if end["killed"] or any(end["codes"].values()) or end["seconds"] > end["grace"]] == []
 
 
-def has_begun(job: dict[str, Any]) -> bool:
-    assert job["state"] in ("JOB_STATE_PENDING", "JOB_STATE_RUNNING"), f"too late: {job}"
-    return bool(job["state"] == "JOB_STATE_RUNNING")
+def has_begun(job: jobs_pb2.Job) -> bool:
+    assert job.state in (jobs_pb2.JOB_STATE_QUEUED, jobs_pb2.JOB_STATE_RUNNING), f"too late to be killed: {job}"
+    return bool(job.state == jobs_pb2.JOB_STATE_RUNNING)
 
 
 def ask(connection: KafkaConnection, names: list[str]) -> None:

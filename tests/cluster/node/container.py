@@ -15,6 +15,7 @@ import system_calls as calls
 
 
 def main(spec_file: str, descriptor: int) -> None:
+    calls.die_with_parent()
     with open(spec_file) as file:
         spec = json.load(file)
     for kind in ("net", "uts", "ipc"):

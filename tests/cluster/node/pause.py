@@ -7,6 +7,7 @@ import system_calls
 
 
 def main(hostname: str) -> None:
+    system_calls.die_with_parent()
     system_calls.unshare(system_calls.NEW_NETWORK | system_calls.NEW_HOSTNAME | system_calls.NEW_IPC)
     system_calls.set_hostname(hostname)
     print("ready", flush=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.node.commands import call
-from cluster.programs import die_with_parent
+from cluster.node.references import NotThere
 
 _HERE = Path(__file__).parent
 _PYTHON = (sys.executable, "-E", "-S")
@@ -59,9 +59,7 @@ class Sandbox:
 
     @classmethod
     async def open(cls, hostname: str) -> Sandbox:
-        process = await asyncio.create_subprocess_exec(
-            *_PYTHON, str(_HERE / "pause.py"), hostname, stdout=asyncio.subprocess.PIPE, preexec_fn=die_with_parent
-        )
+        process = await asyncio.create_subprocess_exec(*_PYTHON, str(_HERE / "pause.py"), hostname, stdout=asyncio.subprocess.PIPE)
         assert process.stdout is not None
         assert await process.stdout.readline() == b"ready\n", "the sandbox did not open"
         return cls(process)
@@ -89,7 +87,12 @@ class ContainerProcess:
 
     @classmethod
     async def start(cls, sandbox: Sandbox, launch: Launch, *, log: Path) -> ContainerProcess:
-        scratch = Path(tempfile.mkdtemp(prefix="assay-container-"))
+        """Starts the container.
+
+        Raises:
+            NotThere: it could not be; a kubelet tries again.
+        """
+        scratch = Path(tempfile.mkdtemp(prefix="container-", dir=log.parent.parent))
         layer = scratch / "layer"
         layer.mkdir()
         spec = {
@@ -115,13 +118,16 @@ class ContainerProcess:
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=[writing],
-                preexec_fn=die_with_parent,
             )
         os.close(writing)
         report = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(report), os.fdopen(reading, "rb"))
         process = cls(shim, report, launch, scratch)
-        process.pid = int((await report.readline()).split()[1])
+        begun = (await report.readline()).split()
+        if not begun:
+            await shim.wait()
+            raise NotThere(f"the container could not be started, its log says why: {log}")
+        process.pid = int(begun[1])
         process._following = asyncio.create_task(process._follow())  # kept, as the loop keeps no task alive
         return process
 
