@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import helm_python
+import jsonschema
 import pytest
 import yaml
 from support.chart import CHART, VALUE_FILES, chart, helm, render, values_of
+
+SCHEMA = jsonschema.Draft7Validator(json.loads((CHART / "values.schema.json").read_text()))
 
 
 def refusal(values: dict[str, Any]) -> str:
@@ -46,30 +50,23 @@ def _with(path: tuple[str, ...], value: Any) -> dict[str, Any]:
     return values
 
 
+def _taken(values: dict[str, Any]) -> bool:
+    """Whether the schema takes these values; without Helm, for there are hundreds, and the tests below show that Helm asks it."""
+    return bool(SCHEMA.is_valid(values))
+
+
 def test_no_default_may_be_of_another_type() -> None:
-    taken = []
-    for path, value in _default_leaves():
-        wrong: Any = 17.5 if isinstance(value, (str, list, dict, bool)) else ["no number"]
-        if path[0] == "defaults" or path[0] != "global":
-            try:
-                chart().validate_schema(_with(path, wrong))
-            except helm_python.HelmValuesError:
-                continue
-            taken.append(".".join(path))
-    assert taken == []
+    leaves = [(path, value) for path, value in _default_leaves() if path[0] != "global"]
+    wrong = [(path, 17.5 if isinstance(value, (str, list, dict, bool)) else ["no number"]) for path, value in leaves]
+    assert len(wrong) > 150
+    assert [".".join(path) for path, value in wrong if _taken(_with(path, value))] == []
 
 
 def test_no_key_may_be_misspelt() -> None:
-    taken = []
     parents = {path[:-1] for path, _ in _default_leaves() if path[0] != "global"}
-    for parent in sorted(parents):
-        try:
-            chart().validate_schema(_with((*parent, "misspelt"), 1))
-        except helm_python.HelmValuesError as error:
-            assert "misspelt" in str(error)
-            continue
-        taken.append(".".join(parent))
-    assert taken == []
+    assert len(parents) > 40
+    assert [".".join(parent) for parent in sorted(parents) if _taken(_with((*parent, "misspelt"), 1))] == []
+    assert "misspelt" in refusal({"reward": {"autoscaling": {"keda": {"misspelt": 1}}}})
 
 
 def test_an_umbrella_chart_may_have_global_values_of_its_own() -> None:
