@@ -73,6 +73,10 @@ def test_it_serves_on_a_read_only_root_and_leaves_when_told(builder: Builder, cl
             environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
             asked = _until_it_answers(service, within, environment)
             user = Path(f"/proc/{service.pid}/status").read_text()
+            # as `kubectl exec` would
+            enter = ["nsenter", f"--target={service.pid}", "--mount", "--net", "--root", "--setuid=10001", "--setgid=10001"]
+            check = [*enter, "/opt/assay/bin/python", "-m", "assay_kit.self_check", "cleaning"]
+            seen = subprocess.run(check, env={}, capture_output=True, text=True)
         finally:
             service.send_signal(signal.SIGTERM)
             said, _ = service.communicate(timeout=60)
@@ -83,6 +87,7 @@ def test_it_serves_on_a_read_only_root_and_leaves_when_told(builder: Builder, cl
         "labelled": 20,
         "calls counted": True,
     }
+    assert json.loads(seen.stdout) == [], seen.stderr
     assert re.search(r"^Uid:\t10001\t10001\t10001\t10001$", user, flags=re.MULTILINE)
     assert re.search(r"^CapEff:\t0+$", user, flags=re.MULTILINE) and "NoNewPrivs:\t1" in user
     assert service.returncode == 0, said
