@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.chart import CHART, NAMESPACE, RELEASE, VALUE_FILES, helm, of_kind, rendered, template, tool
+from support.chart import CHART, NAMESPACE, RELEASE, VALUE_FILES, helm, of_kind, render, rendered, template, tool, values_of
 
 
 @pytest.mark.parametrize("name", VALUE_FILES)
@@ -58,8 +58,6 @@ def test_every_object_has_a_name_of_its_own_a_namespace_and_the_release_s_labels
 def test_a_job_s_name_changes_with_what_it_does_and_with_nothing_else() -> None:
     names = {one["metadata"]["name"] for one in of_kind(rendered("gpu"), "Job")}
     assert names == {one["metadata"]["name"] for one in of_kind(template("helm4", "gpu", "1.37"), "Job")}
-    from support.chart import render, values_of
-
     values = values_of("gpu")
     values["modelCache"]["models"][0]["revision"] = "f" * 40
     other = {one["metadata"]["name"] for one in of_kind(render(values), "Job")}
