@@ -51,6 +51,7 @@ class Builder:
             *(part for key, value in given.items() for part in ("--build-arg", f"{key}={value}")),
             *("--file", f"services/{service}/Dockerfile", "--tag", name, "."),
         )
+        self._buildah("rmi", "--prune")  # the image that had this name before
         return name
 
     def config(self, image: str) -> dict[str, Any]:
