@@ -149,6 +149,9 @@ def test_a_pod_whose_process_is_killed_comes_back_and_its_job_goes_on(installati
 def test_an_upgrade_of_the_reward_service_under_load_fails_no_call_and_mixes_no_models(installation: Installation) -> None:
     with calling(installation, "upgrade") as load:
         installation.upgrade("--set", "reward.preload.judge=/models/second")
+        until("the old pod has gone", lambda: installation.ends("reward"))
+        [pod] = installation.wait_until_ready("reward")
+        until("the new pod answers", lambda: calls_answered(pod) > 50)
     assert load["failed"] == {}
     assert load["mixed"] == 0
     assert len(load["replies"]) == 2, "replies of both models, each of one alone"
@@ -165,11 +168,12 @@ def test_calls_spread_over_new_pods_and_none_is_lost_when_pods_go(installation: 
     with calling(installation, "scale") as load:
         installation.upgrade(*changed, "--set", "reward.replicas=3")
         pods = installation.wait_until_ready("reward", 3)
+        gone = len(installation.ends("reward"))
         until("all pods answer calls", lambda: all(calls_answered(pod) > 50 for pod in pods))
         ask(connection, [f"scale-{number}" for number in range(200)])
         installation.upgrade(*changed, "--set", "reward.replicas=1")
         until("two have gone", lambda: len(installation.pods("reward")) == 1)
-        until("their ends are known", lambda: len(installation.ends("reward")) >= 3)
+        until("their ends are known", lambda: len(installation.ends("reward")) >= gone + 2)
     assert load["failed"] == {}
     assert load["mixed"] == 0
     assert answered(connection, start, "scale-", 200) == {f"scale-{number}" for number in range(200)}
