@@ -174,7 +174,7 @@ def _bars(panel: Panel, found: Found, *, width: int, height: int) -> alt.TopLeve
     ]
     order = [row["series"] for row in rows]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=alt.X("value:Q", title=None, axis=None, scale=alt.Scale(domainMin=0, padding=30, nice=False)),
+        x=alt.X("value:Q", title=None, axis=None, scale=alt.Scale(zero=True, padding=45, nice=False)),
         y=alt.Y("series:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False, labelLimit=240)),
     )
     bars = base.mark_bar(color=_STEP_COLOURS["green"], opacity=0.75, cornerRadiusEnd=2)

@@ -92,12 +92,22 @@ def number(
 
 
 def bars(
-    title: str, about: str, query: Query, *, unit: str = "short", width: int = 8, steps: Steps = (), maximum: float | None = None
+    title: str,
+    about: str,
+    query: Query,
+    *,
+    unit: str = "short",
+    width: int = 8,
+    steps: Steps = (),
+    minimum: float | None = 0,
+    maximum: float | None = None,
 ) -> Any:
     """The newest value of each series as a bar."""
     panel = _filled(bargauge.Panel(), title, about, [query], unit=unit, width=width, steps=steps, instant=True)
-    panel.orientation(common_model.VizOrientation.HORIZONTAL).display_mode(common_model.BarGaugeDisplayMode.BASIC).min(0)
+    panel.orientation(common_model.VizOrientation.HORIZONTAL).display_mode(common_model.BarGaugeDisplayMode.BASIC)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    if minimum is not None:
+        panel.min(minimum)
     if maximum is not None:
         panel.max(maximum)
     return panel

@@ -113,10 +113,10 @@ def _records() -> list[object]:
         ),
         lines(
             "Refused, tried again, not sent",
-            "By topic and outcome; each refused record is a dead letter.",
+            "By outcome; each refused record is a dead letter.",
             Query(
-                f'sum by (topic, outcome) (rate(assay_kafka_records_total{{{IN}, outcome=~"rejected|retried|failed"}}[{RATE}]))',
-                "{{topic}} {{outcome}}",
+                f'sum by (outcome) (rate(assay_kafka_records_total{{{IN}, outcome=~"rejected|retried|failed"}}[{RATE}]))',
+                "{{outcome}}",
             ),
             unit="cps",
         ),

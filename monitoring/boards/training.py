@@ -165,6 +165,7 @@ def _goodhart() -> list[object]:
             "Mean score, by the model that chooses, of the answers chosen. It always rises with n; gold need not.",
             Query(f"max by (reward_model, n) (assay_evaluation_best_of_n_proxy_score{{{_SPACE}}})", "{{reward_model}}, n={{n}}"),
             width=8,
+            minimum=None,
         ),
     ]
 
@@ -214,7 +215,9 @@ def _around() -> list[object]:
         bars(
             "Stages that ended, 1 d",
             "By kind and outcome.",
-            Query(f"sum by (kind, outcome) (increase(assay_evaluation_stages_total{{{_SPACE}}}[1d]))", "{{kind}} {{outcome}}"),
+            Query(
+                f"sort_desc(sum by (kind, outcome) (increase(assay_evaluation_stages_total{{{_SPACE}}}[1d])) > 0)", "{{kind}} {{outcome}}"
+            ),
             width=12,
         ),
     ]
