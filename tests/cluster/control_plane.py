@@ -102,7 +102,6 @@ class ControlPlane:
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
             "--cidr=10.200.0.1/16",
             f"--server-address=127.0.0.1:{kwok_port}",
-            "--node-lease-duration-seconds=40",
         )
 
     def _start_etcd(self, port: int, peer_port: int) -> None:
@@ -146,7 +145,8 @@ class ControlPlane:
             f"--service-account-signing-key-file={account_key}",
             "--service-cluster-ip-range=10.96.0.0/16",
             "--endpoint-reconciler-type=none",
-            "--enable-aggregator-routing=false",
+            # Debian's etcd cannot tell how far a watch is, so that lists as streams would fail.
+            "--feature-gates=WatchList=false",
         )
 
         def ready() -> bool:
