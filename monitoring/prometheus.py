@@ -21,7 +21,7 @@ import yaml
 from assay_cli.ports import free_ports
 
 RULES = Path(__file__).resolve().parent.parent / "helm" / "assay" / "rules"
-SCRAPE_SECONDS = 2
+SCRAPE_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class QueryFailed(RuntimeError):
 
 
 class Prometheus:
-    """Scrapes targets every two seconds and evaluates the chart's rules as often; a context manager."""
+    """Scrapes targets once a second and evaluates the chart's rules as often; a context manager."""
 
     def __init__(self, folder: Path, targets: Sequence[Target]) -> None:
         """Takes a folder for its data and what to scrape.
@@ -68,6 +68,7 @@ class Prometheus:
         folder.mkdir(parents=True, exist_ok=True)
         [port] = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
+        self._targets = len(targets)
         self._log = folder / "prometheus.log"
         config = folder / "prometheus.yml"
         config.write_text(yaml.safe_dump(_config(targets)))
@@ -95,6 +96,18 @@ class Prometheus:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(20)
+
+    def wait_until_all_are_scraped(self, timeout_s: float = 60.0) -> None:
+        """Waits until each target was read once: what happens before the first reading is no increase of anything.
+
+        Raises:
+            TimeoutError: one was not read in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while sum(series.points[0][1] for series in self.values("up", at=time.time())) < self._targets:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not all of {self._targets} targets were read within {timeout_s:g} s")
+            threading.Event().wait(0.2)
 
     def series(self, query: str, *, start: float, end: float, step: float = SCRAPE_SECONDS) -> list[Series]:
         """What a query gives over a time, as a graph asks for it.

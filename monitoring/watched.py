@@ -60,6 +60,7 @@ def watched(folder: Path, *, study: Path = STUDY, pairs: Sequence[PreferencePair
     with judge(folder / "judge") as judging, LocalStack(folder / "state", extra_env=environment) as stack:
         pages = json.loads((stack.data_dir / "endpoints.json").read_text())["metrics"]
         with dcgm.exporter("assay-reward-0", NAMESPACE) as gpu, Prometheus(folder / "prometheus", _targets(pages, gpu)) as prometheus:
+            prometheus.wait_until_all_are_scraped()
             start = time.time()
             with AssayClient(Endpoints.from_folder(stack.data_dir), patience_s=30, timeout_s=60) as client:
                 place = Place(
