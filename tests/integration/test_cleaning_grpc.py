@@ -10,12 +10,14 @@ import pytest_asyncio
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from support.cleaning_service import CleaningStubs, cleaning_service, result_of
+from support.object_store import bucket
 
 from assay.cleaning.v1 import cleaning_pb2
 from assay.common.v1 import common_pb2
 from assay.jobs.v1 import jobs_pb2
 from assay_cleaning.labelling import LONGEST_TEXT
 from assay_cleaning.outputs import rebuild_input
+from assay_data import storage
 from assay_data.conversations import Message, PreferencePair
 from assay_data.generated import generate_pairs
 from assay_data.pairs import read_pairs, write_pairs
@@ -171,6 +173,17 @@ async def test_a_cleaning_job_tells_how_far_it_is_and_asking_twice_is_asking_onc
     result = result_of(await stubs.ended("mine"))
     assert result["rows_in"] == sum(result["actions"].values()) == 400
     assert rebuild_input(str(tmp_path / "out")) == {"generated.jsonl": generated.read_bytes()}
+
+
+async def test_a_cleaning_job_reads_and_writes_an_object_store(stubs: CleaningStubs) -> None:
+    with bucket() as store:
+        write_pairs(f"{store}/in/pairs.jsonl", PAIRS[:50])
+        request = cleaning_pb2.CreateCleaningJobRequest(input_uri=f"{store}/in/pairs.jsonl", output_uri=f"{store}/out")
+        result = result_of(await stubs.ended((await stubs.cleaning.CreateCleaningJob(request)).job.id))
+        assert result["rows_in"] == 50 and result["flipped_uri"].startswith(f"{store}/out/")
+        assert list(rebuild_input(f"{store}/out").values()) == [storage.local_path(f"{store}/in/pairs.jsonl").read_bytes()]
+        missing = cleaning_pb2.CreateCleaningJobRequest(input_uri=f"{store}-gone/pairs.jsonl", output_uri=f"{store}/out2")
+        assert "there is no such file" in (await refused(stubs.cleaning.CreateCleaningJob(missing)))["input_uri"]
 
 
 @pytest.mark.parametrize(

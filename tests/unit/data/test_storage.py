@@ -3,13 +3,22 @@ import uuid
 
 import fsspec
 import pytest
+from support.object_store import bucket
 
 from assay_data import storage
 from assay_data.errors import DataError
 
 
-@pytest.fixture(params=["path", "file", "memory"])
+@pytest.fixture(scope="module")
+def s3():
+    with bucket() as uri:
+        yield uri
+
+
+@pytest.fixture(params=["path", "file", "memory", "s3"])
 def base(request, tmp_path):
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}"
     return {"path": str(tmp_path), "file": tmp_path.as_uri(), "memory": f"memory://{uuid.uuid4().hex}"}[request.param]
 
 
@@ -83,8 +92,8 @@ def test_a_folder_leaves_the_files_of_others_alone(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["mine.txt", "new.txt"]
 
 
-def test_remote_files_and_folders_are_fetched_once_per_version(tmp_path):
-    base = f"memory://{uuid.uuid4().hex}"
+@pytest.mark.parametrize("base", ["memory", "s3"], indirect=True)
+def test_remote_files_and_folders_are_fetched_once_per_version(base, tmp_path):
     storage.write_json(f"{base}/model/a.json", 1)
     storage.write_json(f"{base}/model/deep/b.json", 2)
     folder = storage.local_path(f"{base}/model", cache=tmp_path)
