@@ -49,6 +49,7 @@ lint: tools ## linters, types, import rules, contracts, chart, Dockerfiles, aler
 	lint-imports
 	buf lint
 	python scripts/generate_protos.py --check
+	python scripts/generate_chart.py --check
 	mypy
 	.tools/bin/helm4 lint --strict --quiet helm/assay
 	.tools/bin/hadolint services/*/Dockerfile
