@@ -14,6 +14,9 @@ from typing import Any
 import system_calls as calls
 
 
+EMPTY = ("/tmp", "/run")
+
+
 def main(spec_file: str, descriptor: int) -> None:
     calls.die_with_parent()
     with open(spec_file) as file:
@@ -63,10 +66,8 @@ def make_root(spec: dict[str, Any]) -> str:
     calls.bind("/dev", f"{root}/dev", read_only=False)
     calls.mount("shm", f"{root}/dev/shm", "tmpfs", options="size=64m,mode=1777")
     # An image has nothing of its own there; what this machine has is none of its business.
-    for empty in ("/tmp", "/run"):
-        calls.mount("empty", f"{root}{empty}", "tmpfs", calls.READ_ONLY if spec["read_only"] else 0, "mode=1777")
-    for path in spec["image"]:
-        show(path, root + path, read_only=True)
+    for empty in EMPTY:
+        calls.mount("empty", f"{root}{empty}", "tmpfs", options="mode=1777")
     for path, text in spec["files"].items():
         target = root + path
         if os.path.lexists(target):
@@ -76,8 +77,13 @@ def make_root(spec: dict[str, Any]) -> str:
     # Inner mounts after outer ones.
     for one in sorted(spec["mounts"], key=lambda mount: mount["path"].count("/")):
         show(one["source"], root + one["path"], read_only=one["read_only"])
+    # After the volumes: one at /tmp would hide a checkout below it.
+    for path in spec["image"]:
+        show(path, root + path, read_only=True)
     if spec["read_only"]:
-        calls.mount("root", root, flags=calls.REMOUNT | calls.READ_ONLY)
+        covered = {mount["path"] for mount in spec["mounts"]}
+        for path in (*(empty for empty in EMPTY if empty not in covered), ""):
+            calls.mount("root", root + path, flags=calls.REMOUNT | calls.READ_ONLY)
     return root
 
 
