@@ -13,7 +13,6 @@ from typing import Any
 
 import system_calls as calls
 
-
 EMPTY = ("/tmp", "/run")
 
 
