@@ -52,10 +52,20 @@ def hub_files(uri: str, *, timeout_seconds: float = ANSWER_WITHIN_SECONDS) -> li
     except (HfHubHTTPError, OSError) as error:
         raise HubUnavailable(uri, 0, "", f"no such file or folder here, and no hub answers ({type(error).__name__})") from error
     except Exception as error:
-        # The hub's HTTP library is its own choice (httpx today); what fails on the way there is named after its module.
-        if type(error).__module__.split(".")[0] in ("httpx", "httpcore", "requests", "urllib3"):
+        if _on_the_way(error):
             raise HubUnavailable(uri, 0, "", f"no such file or folder here, and no hub answers ({type(error).__name__})") from error
         raise
+
+
+def _on_the_way(error: BaseException) -> bool:
+    """Whether a failure is one of the network: the hub's HTTP library is its own choice and changes (httpx2 today)."""
+    library = type(error).__module__.split(".")[0].rstrip("0123456789")
+    causes = error
+    while (cause := causes.__cause__ or causes.__context__) is not None:
+        if isinstance(cause, OSError):
+            return True
+        causes = cause
+    return library in ("httpx", "httpcore", "requests", "urllib")
 
 
 def _split(uri: str) -> tuple[str, str]:

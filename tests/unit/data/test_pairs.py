@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import socket
 
 import pyarrow
 import pyarrow.parquet
@@ -8,6 +9,7 @@ import pytest
 
 from assay_data.conversations import Message, PreferencePair
 from assay_data.errors import DataError, HubUnavailable
+from assay_data.hub import hub_files
 from assay_data.pairs import read_pair_rows, read_pairs, write_pairs
 from assay_data.rows import joined, parquet_schema
 
@@ -144,6 +146,18 @@ def test_a_place_where_nothing_is_says_so(tmp_path):
         list(read_pairs(str(tmp_path)))
     with pytest.raises(DataError, match="scheme"):
         list(read_pairs("nosuch://x/y.jsonl"))
+
+
+@pytest.mark.parametrize("answers", ["nobody", "silence"])
+def test_a_hub_that_is_not_reached_is_said_to_be_away_by_the_real_library(monkeypatch, answers):
+    with socket.socket() as hub:
+        hub.bind(("127.0.0.1", 0))
+        if answers == "silence":
+            hub.listen()
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        with pytest.raises(HubUnavailable, match="no such file or folder here, and no hub answers"):
+            hub_files("owner/name", timeout_seconds=0.5)
 
 
 def test_a_hub_id_without_a_hub_is_refused_at_once(monkeypatch):
