@@ -100,10 +100,10 @@ def target_of(addresses: str) -> str:
         ValueError: one of several is a name, or they are not of one kind.
 
     Example:
-        >>> target_of("127.0.0.1:50052, 127.0.0.1:50062")
-        'ipv4:127.0.0.1:50052,127.0.0.1:50062'
-        >>> target_of("dns:///reward.assay.svc:50052")
-        'dns:///reward.assay.svc:50052'
+        >>> target_of("127.0.0.1:50051, 127.0.0.1:50061")
+        'ipv4:127.0.0.1:50051,127.0.0.1:50061'
+        >>> target_of("dns:///assay-reward-headless.assay.svc:50051")
+        'dns:///assay-reward-headless.assay.svc:50051'
     """
     several = [one.strip() for one in addresses.split(",") if one.strip()]
     if len(several) < 2 or several[0].startswith(("ipv4:", "ipv6:")):
@@ -155,7 +155,7 @@ def _kind(address: str) -> str:
         return f"ipv{ipaddress.ip_address(host).version}"
     except ValueError:
         raise ValueError(
-            f"{address!r} is a name; several targets are addresses, as in 127.0.0.1:50052,127.0.0.1:50062, and one name with several "
+            f"{address!r} is a name; several targets are addresses, as in 127.0.0.1:50051,127.0.0.1:50061, and one name with several "
             "addresses is dns:///name:port"
         ) from None
 

@@ -4,7 +4,7 @@ verl finds them by its configuration:
 
     reward.custom_reward_function.path=pkg://assay_client.verl
     reward.custom_reward_function.name=compute_score
-    +reward.custom_reward_function.reward_kwargs.target=reward.assay.svc:50052
+    +reward.custom_reward_function.reward_kwargs.target=assay-reward-headless.assay.svc:50051
     +reward.custom_reward_function.reward_kwargs.model=my-reward-model
 
 `compute_score` is for the reward loop, whose calls run side by side; `compute_score_blocking` for managers that take no coroutine
