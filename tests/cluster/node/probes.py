@@ -54,7 +54,7 @@ async def _ask(probe: Object, container: Object, process: ContainerProcess, addr
         except CommandFailed as error:
             raise ProbeFailed(str(error)) from error
     else:
-        raise NotImplementedError(f"the test node knows no probe of this kind: {sorted(probe)}")
+        raise ValueError(f"the test node knows no probe of this kind: {sorted(probe)}")
 
 
 async def _ask_grpc(target: str, service: str, timeout_s: float) -> None:

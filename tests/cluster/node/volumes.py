@@ -86,7 +86,7 @@ async def _content(client: Client, pod: Object, volume: Object, *, address: str,
         name = source.get("secretName") or source["name"]
         content = await secret(client, namespace, name, optional=source.get("optional", False))
     else:
-        raise NotImplementedError(f"the test node knows no volume of this kind: {sorted(volume)}")
+        raise ValueError(f"the test node knows no volume of this kind: {sorted(volume)}")
     return _chosen(content, source)
 
 
